@@ -1,0 +1,71 @@
+"""What was measured: plain numbers that travel from the engine to the database and the console."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """How many weights of one prunable tensor were kept."""
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    total: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of this tensor's weights that are zero."""
+        return 1.0 - self.kept / self.total
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number. `step` is None for a result of the run, else the point of a training curve."""
+
+    split: str
+    name: str
+    value: float
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the line between two models; `score` is the task's main metric."""
+
+    alpha: float
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline returns; what does not apply to its kind stays empty."""
+
+    measurements: tuple[Measurement, ...] = ()
+    layers: tuple[LayerSparsity, ...] = ()
+    points: tuple[Point, ...] = ()
+    bits: int | None = None
+    device: str = ""
+    notes: tuple[str, ...] = ()
+    extra: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(layer.total for layer in self.layers)
+
+    @property
+    def pruned(self) -> int:
+        """Number of weights that are zero."""
+        return sum(layer.total - layer.kept for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float | None:
+        """Sparsity reached, or None where nothing was prunable."""
+        return self.pruned / self.prunable if self.prunable else None
+
+    def collapsed(self, kept_fraction: float = 0.0) -> tuple[str, ...]:
+        """Names of the tensors that kept at most `kept_fraction` of their weights."""
+        return tuple(x.name for x in self.layers if x.kept <= kept_fraction * x.total)

@@ -1,0 +1,1 @@
+"""Which weights go: scores, exact selection, masks, regimes. Usable on plain tensors, torch only."""

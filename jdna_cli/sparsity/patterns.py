@@ -1,0 +1,122 @@
+"""Sparsity patterns: from scores to a mask.
+
+Two patterns: unstructured, whose scope says where scores compete (the whole model, a tensor, or an
+output row), and N:M, which keeps N of each M consecutive weights along the input dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jdna_cli.sparsity import masks, selection
+from jdna_cli.sparsity.masks import Mask
+
+ROWS = 1 << 18  # weights ranked at a time
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One tensor's scores, and which of its dimensions runs along the input."""
+
+    name: str
+    score: Tensor
+    input_dim: int
+
+
+Source = Callable[[], Iterable[Scored]]
+
+
+def unstructured(source: Source, sparsity: float, scope: str) -> dict[str, Mask]:
+    """Masks that remove exactly round(s · n) weights: of the model, of each tensor, or each row.
+
+    Args:
+        source: yields the scores of all prunable tensors, the same each time it is called.
+        sparsity: s, 0 ≤ s < 1.
+        scope: `global`, `layer` or `row` (a row: all weights of one output).
+    """
+    if scope == "row":
+        return {x.name: _by_row(x, sparsity) for x in source()}
+    if scope == "layer":
+        return {x.name: _by_layer(x, sparsity) for x in source()}
+
+    def pairs() -> Iterable[tuple[str, Tensor]]:
+        return ((x.name, x.score) for x in source())
+
+    total = sum(x.score.numel() for x in source())
+    cut = selection.cutoff(pairs, round(sparsity * total))
+    found, ties = {}, cut.ties
+    for x in source():
+        bits, kept, ties = selection.kept(x.score, selection.Cutoff(cut.key, ties))
+        found[x.name] = Mask(bits, tuple(x.score.shape), kept)
+    return found
+
+
+def n_of_m(source: Source, n: int, m: int) -> dict[str, Mask]:
+    """Masks that keep the N highest of each M consecutive weights along the input dimension.
+
+    The width must be a multiple of `m` (the caller checks, it knows how to say so).
+    """
+    return {x.name: keep_n(rank_in_groups(x, m), n, x.input_dim) for x in source()}
+
+
+def rank_in_groups(scored: Scored, m: int) -> npt.NDArray[np.uint8]:
+    """Rank of each weight in its group of M, 0 = highest; equal scores: the first is higher.
+
+    One ranking serves every N. Returns (rows, groups, M) uint8, input dimension last.
+    """
+    selection.refuse_nan(scored.name, scored.score)
+    score = scored.score.movedim(scored.input_dim, -1)
+    rows = score.reshape(-1, score.shape[-1])
+    ranks = np.empty((rows.shape[0], rows.shape[1] // m, m), dtype=np.uint8)
+    step = max(1, ROWS // max(1, rows.shape[1]))
+    for start in range(0, rows.shape[0], step):
+        raw = selection.keys(rows[start : start + step])
+        top = raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
+        # Columns of the groups side by side: each comparison runs over contiguous memory.
+        columns = np.ascontiguousarray((raw & top).reshape(-1, m).T)
+        rank = np.zeros(columns.shape, dtype=np.uint8)
+        for i in range(m):
+            for j in range(i + 1, m):
+                later = columns[j] > columns[i]
+                rank[i] += later
+                rank[j] += ~later
+        ranks[start : start + step] = rank.T.reshape(-1, rows.shape[1] // m, m)
+    return ranks
+
+
+def keep_n(ranks: npt.NDArray[np.uint8], n: int, input_dim: int) -> Mask:
+    """The mask that keeps the N highest of each group, in the weight's own layout."""
+    kept = torch.from_numpy(ranks < n).reshape(ranks.shape[0], -1)
+    return masks.pack(kept if input_dim == 1 else kept.T.contiguous())
+
+
+def _by_layer(scored: Scored, sparsity: float) -> Mask:
+    k = round(sparsity * scored.score.numel())
+    cut = selection.cutoff(lambda: [(scored.name, scored.score)], k)
+    bits, kept, _ = selection.kept(scored.score, cut)
+    return Mask(bits, tuple(scored.score.shape), kept)
+
+
+def _by_row(scored: Scored, sparsity: float) -> Mask:
+    selection.refuse_nan(scored.name, scored.score)
+    rows = scored.score.movedim(scored.input_dim, -1)
+    width = rows.shape[-1]
+    k = round(sparsity * width)
+    stays = np.ones((rows.numel() // width, width), dtype=bool)
+    step = max(1, ROWS // width)
+    for start in range(0, stays.shape[0] if k else 0, step):
+        raw = selection.keys(rows[start : start + step]).reshape(-1, width)
+        block = raw & raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
+        key = np.partition(block, k - 1, axis=1)[:, k - 1 : k]
+        below, equal = block < key, block == key
+        ties = k - below.sum(axis=1, keepdims=True)
+        goes = below | (equal & (np.cumsum(equal, axis=1) <= ties))
+        stays[start : start + step] = ~goes
+    kept = torch.from_numpy(stays)
+    return masks.pack(kept if scored.input_dim == 1 else kept.T.contiguous())

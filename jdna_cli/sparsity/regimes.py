@@ -1,0 +1,157 @@
+"""Transfer regimes: how weights start, and which of them training may change.
+
+| regime | pruned ("small") weights start at | held during training |
+|---|---|---|
+| dense | their pre-trained values | nothing |
+| sparse | zero | the small ones, at zero |
+| sparse-to-dense | zero | nothing: they may regrow |
+| dense-frozen | their pre-trained values | the small ones, bit for bit |
+| reinit | each other's values, shuffled within a tensor | nothing |
+| large-frozen | their pre-trained values | the large ones, bit for bit |
+
+The first four are Yin et al. 2024 (arXiv 2310.02277), section 4.2; the last two are controls.
+Weights that are not prunable (embeddings, norms, biases, the head) train in every regime.
+
+How a weight is held: its gradient is cleared before every optimiser step, so that its moments stay
+zero and its update is exactly zero; weight decay is applied to the free weights alone. Nothing has
+to be put back afterwards, held weights do not count in the gradient norm, and the cost is one pass
+over the gradients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from jdna_cli.errors import JdnaError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from jdna_cli.sparsity.masks import Mask
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One row of the table above."""
+
+    needs_mask: bool
+    start: Literal["pretrained", "zero", "shuffled"]
+    holds: Literal["nothing", "small", "large"]
+    description: str
+
+
+REGIMES: dict[str, Regime] = {
+    "dense": Regime(False, "pretrained", "nothing", "all weights train, nothing is pruned"),
+    "sparse": Regime(True, "zero", "small", "pruned weights stay exactly zero"),
+    "sparse-to-dense": Regime(True, "zero", "nothing", "pruned weights start at zero, may regrow"),
+    "dense-frozen": Regime(True, "pretrained", "small", "small weights keep their values"),
+    "reinit": Regime(True, "shuffled", "nothing", "small weights start from shuffled values"),
+    "large-frozen": Regime(True, "pretrained", "large", "only the small weights train"),
+}
+
+
+def start_(weights: Mapping[str, Tensor], masks: Mapping[str, Mask], regime: Regime, seed: int) -> None:
+    """Set the prunable `weights` (CPU, contiguous) in place to where `regime` starts them."""
+    import torch
+
+    from jdna_cli.sparsity.masks import clear_
+
+    generator = torch.Generator().manual_seed(seed)
+    for name in sorted(masks):
+        if regime.start == "zero":
+            clear_(weights[name], masks[name])
+        elif regime.start == "shuffled":
+            # A permutation is the one draw that has exactly the distribution it replaces.
+            flat = weights[name].detach().view(-1)
+            small = (~masks[name].unpacked()).view(-1).nonzero().squeeze(1)
+            flat[small] = flat[small[torch.randperm(small.numel(), generator=generator)]]
+
+
+class Constraint:
+    """Holds weights during training and proves at the end that they were held."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        masks: Mapping[str, Mask],
+        regime: Regime,
+    ) -> None:
+        """Remember what is held.
+
+        Args:
+            weights: the trained parameters by name, at their start values.
+            masks: a mask for each prunable parameter.
+            regime: says whether the small or the large ones are held.
+        """
+        from jdna_cli.sparsity.masks import eraser
+
+        self._weights = weights
+        self._free: dict[str, Mask] = {}
+        if regime.holds != "nothing":
+            flip = regime.holds == "large"
+            self._free = {n: m.inverted() if flip else m for n, m in masks.items()}
+        self._erasers = {n: eraser(weights[n], m) for n, m in self._free.items()}
+        self._digests = {n: self._digest(n) for n in self._free}
+
+    def clear_gradients(self) -> None:
+        """Clear the gradients of held weights; call before gradients are clipped."""
+        for name, erase in self._erasers.items():
+            gradient = self._weights[name].grad
+            if gradient is not None:
+                erase(gradient)
+
+    def attach(self, optimizer: Optimizer, weight_decay: float) -> None:
+        """Run before every step of `optimizer`, whose own weight decay must be zero.
+
+        Args:
+            optimizer: steps the weights; its groups' learning rates are read at each step.
+            weight_decay: decoupled decay, w ← w − lr · decay · w, of matrices only, as AdamW's.
+        """
+        free_decay = [
+            (group, parameter)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if weight_decay and parameter.ndim >= 2
+        ]
+        names = {id(weight): name for name, weight in self._weights.items()}
+
+        def before_step(*_: Any) -> None:
+            self.clear_gradients()
+            for group, parameter in free_decay:
+                if parameter.grad is None:
+                    continue
+                decay = parameter.detach() * (group["lr"] * weight_decay)
+                erase = self._erasers.get(names.get(id(parameter), ""))
+                if erase is not None:
+                    erase(decay)
+                parameter.detach().sub_(decay)
+
+        optimizer.register_step_pre_hook(before_step)
+
+    def verify(self, step: int) -> None:
+        """Prove that held weights have the bits they started with.
+
+        Raises:
+            JdnaError: one has not; the message names the tensor.
+        """
+        for name, expected in self._digests.items():
+            if self._digest(name) != expected:
+                raise JdnaError(f"held weights of {name!r} had changed by step {step}: a bug in jdna")
+
+    def _digest(self, name: str) -> str:
+        """SHA-256 of the held weights' bits."""
+        from jdna_cli.sparsity.masks import clear_
+
+        held = self._weights[name].detach().cpu().clone(memory_format=_contiguous())
+        clear_(held, self._free[name].inverted())
+        return hashlib.sha256(held.view(-1).numpy().tobytes()).hexdigest()
+
+
+def _contiguous() -> Any:
+    import torch
+
+    return torch.contiguous_format

@@ -1,0 +1,216 @@
+"""What was asked: one frozen model per command, its checks, and the fingerprint of its result.
+
+The command line, the JSON in the database and the fingerprint all come from these classes. A field
+at its default is left out of the fingerprint, so that a new option whose default changes nothing
+keeps every old fingerprint; for the same reason a default is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from jdna_cli.errors import RequestError
+
+Scope = Literal["global", "layer", "row"]
+Regime = Literal["dense", "sparse", "sparse-to-dense", "dense-frozen", "reinit", "large-frozen"]
+Precision = Literal["no", "bf16", "fp16"]
+
+FINGERPRINT_VERSION = "s1"
+
+# Fields that say which weights go; without them two runs are the same but for the pruning.
+PRUNING_FIELDS = frozenset(
+    {"sparsity", "pattern", "criterion", "scope", "include", "exclude", "regime"}
+)
+
+
+class Spec(BaseModel):
+    """A request that can be carried out, stored, and named by its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: ClassVar[str]
+    # Fields that never change a result: how often to save, how many examples at a time.
+    neutral: ClassVar[frozenset[str]] = frozenset()
+    # Fields that name what `identities` describes by content.
+    named: ClassVar[frozenset[str]] = frozenset()
+
+    def determining(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """The fields that differ from their default and determine the result."""
+        hidden = self.neutral | self.named | without
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(hidden))
+
+    def fingerprint(self, identities: Mapping[str, str]) -> str:
+        """Name of the result: the same for equal requests on equal weights and data.
+
+        Args:
+            identities: content identity of each thing that the request names ("model", "data", …).
+        """
+        return digest({"kind": self.kind, "spec": self.determining(), **identities})
+
+
+class PruneSpec(Spec):
+    """Prune a model once: which weights go, chosen by what."""
+
+    kind: ClassVar[str] = "prune"
+    named: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    model: str
+    sparsity: float | None = Field(None, ge=0, lt=1, description="fraction of prunable weights")
+    pattern: str | None = Field(None, description="N:M, N of each M kept along the input")
+    criterion: str = "magnitude"
+    scope: Scope = "global"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    _sparsity = field_validator("sparsity")(lambda value: _not_negative_zero(value))
+    _pattern = field_validator("pattern")(lambda value: _canonical_pattern(value))
+
+    @model_validator(mode="after")
+    def _one_way_to_prune(self) -> Self:
+        if (self.sparsity is None) == (self.pattern is None):
+            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M")
+        return self
+
+
+class FinetuneSpec(Spec):
+    """Fine-tune a model on a task under a transfer regime."""
+
+    kind: ClassVar[str] = "finetune"
+    neutral: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "eval_batch_size"})
+    named: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    model: str
+    task: str
+    regime: Regime = "dense"
+    sparsity: float | None = Field(None, ge=0, lt=1)
+    pattern: str | None = None
+    criterion: str = "magnitude"
+    scope: Scope = "global"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    data_fraction: float = Field(1.0, gt=0, le=1)
+    max_train_samples: int | None = Field(None, ge=1)
+    epochs: int = Field(3, ge=1)
+    lr: float = Field(2e-5, gt=0)
+    batch_size: int = Field(16, ge=1)
+    eval_batch_size: int = Field(64, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    max_length: int = Field(128, ge=4)
+    weight_decay: float = Field(0.0, ge=0, lt=1)
+    warmup: float = Field(0.06, ge=0, lt=1)
+    max_grad_norm: float | None = Field(None, gt=0)
+    seed: int = Field(41, ge=0)
+    mixed_precision: Precision = "no"
+    checkpoint_every: int = Field(500, ge=0)
+
+    _sparsity = field_validator("sparsity")(lambda value: _not_negative_zero(value))
+    _pattern = field_validator("pattern")(lambda value: _canonical_pattern(value))
+
+    @model_validator(mode="after")
+    def _at_most_one_way_to_prune(self) -> Self:
+        if self.sparsity is not None and self.pattern is not None:
+            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M, not both")
+        return self
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the request itself takes weights away."""
+        return self.sparsity is not None or self.pattern is not None
+
+    def prune_spec(self) -> PruneSpec:
+        """The pruning that comes before this fine-tuning."""
+        shared = PruneSpec.model_fields.keys()
+        return PruneSpec(**{k: v for k, v in self.model_dump().items() if k in shared})
+
+
+class EvalSpec(Spec):
+    """Measure a model on one split of a task."""
+
+    kind: ClassVar[str] = "eval"
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    named: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    model: str
+    task: str
+    split: str
+    batch_size: int = Field(64, ge=1)
+    max_length: int = Field(128, ge=4)
+    mixed_precision: Precision = "no"
+
+
+class InterpolateSpec(Spec):
+    """Measure the straight line between two models."""
+
+    kind: ClassVar[str] = "interpolate"
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    named: ClassVar[frozenset[str]] = frozenset({"model", "other"})
+
+    model: str
+    other: str
+    task: str
+    split: str
+    points: int = Field(11, ge=2)
+    batch_size: int = Field(64, ge=1)
+    max_length: int = Field(128, ge=4)
+    mixed_precision: Precision = "no"
+
+
+S = TypeVar("S", bound=Spec)
+
+SPECS: dict[str, type[Spec]] = {
+    spec.kind: spec for spec in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec)
+}
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """Version-prefixed SHA-256 of the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{FINGERPRINT_VERSION}:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def build(spec: type[S], values: Mapping[str, Any]) -> S:
+    """Build a spec; the first thing wrong with it becomes one line that names the flag.
+
+    Raises:
+        RequestError: a value is out of range, of the wrong type, or contradicts another.
+    """
+    try:
+        return spec(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise RequestError(message) from None
+        flag = str(first["loc"][0]).replace("_", "-")
+        raise RequestError(f"--{flag}: {message}, got {first['input']!r}") from None
+
+
+def parse_pattern(text: str) -> tuple[int, int]:
+    """Parse N:M: of each M consecutive weights along the input dimension, N are kept.
+
+    Raises:
+        ValueError: not two integers with 1 ≤ N < M.
+    """
+    kept, colon, group = text.partition(":")
+    if not (colon and kept.isascii() and group.isascii() and kept.isdigit() and group.isdigit()):
+        raise ValueError("a pattern is N:M, as in 4:8 (4 of each 8 weights are kept)")
+    n, m = int(kept), int(group)
+    if not 1 <= n < m:
+        raise ValueError("a pattern N:M keeps N of each M weights, with 1 ≤ N < M")
+    return n, m
+
+
+def _canonical_pattern(value: str | None) -> str | None:
+    return None if value is None else "{}:{}".format(*parse_pattern(value))
+
+
+def _not_negative_zero(value: float | None) -> float | None:
+    if value is not None and math.copysign(1.0, value) < 0:
+        raise ValueError("Input should be 0 or more")
+    return value
