@@ -11,6 +11,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -27,6 +29,16 @@ FINGERPRINT_VERSION = "s1"
 PRUNING_FIELDS = frozenset(
     {"sparsity", "pattern", "criterion", "scope", "include", "exclude", "regime"}
 )
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found: what it is called, where its files are, and what is in them."""
+
+    name: str
+    folder: Path
+    identity: str
+    mask: Path | None = None
 
 
 class Spec(BaseModel):

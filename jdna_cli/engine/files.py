@@ -1,0 +1,72 @@
+"""Folders that are whole or not there: written under another name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jdna_cli.errors import JdnaError, RequestError
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` when the block ends without an error.
+
+    What stood at `folder` before is replaced. Files get the modes that the umask gives.
+
+    Raises:
+        JdnaError: a file could not be written; nothing is left under the final name.
+    """
+    temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+            _flush(path)
+        _flush(temporary)
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+            folder.rename(old)
+            temporary.rename(folder)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        raise JdnaError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse a run whose files will not fit.
+
+    Raises:
+        RequestError: fewer than `needed` bytes are free where `folder` is to be.
+    """
+    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RequestError(
+            f"{existing} has {free / 1e9:.2f} GB free, this run may need {needed / 1e9:.2f} GB: "
+            "free some, or name another place with --home"
+        )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

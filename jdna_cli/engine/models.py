@@ -1,0 +1,247 @@
+"""Models from the hub or a folder: found, checked, loaded for a task, and saved. Safetensors only.
+
+No remote code and no pickle is ever loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.specs import ModelSource
+from jdna_cli.tasks import Task
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+INDEX = "model.safetensors.index.json"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+
+
+def fetch(reference: str) -> Path:
+    """The local folder of a model given as a folder or as a hub id with an optional @revision.
+
+    Raises:
+        RequestError: there is no such model, or it cannot be read safely.
+        JdnaError: the hub did not answer.
+    """
+    folder = Path(reference).expanduser()
+    if not folder.is_dir():
+        folder = _download(reference)
+    weight_files(folder)
+    return folder
+
+
+def _download(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if reference.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(reference):
+        raise RequestError(f"model {reference!r}: no such folder")
+    name, _, revision = reference.partition("@")
+    try:
+        found = snapshot_download(
+            name, revision=revision or None, allow_patterns=["*.safetensors", INDEX, *_COMPANIONS]
+        )
+    except RepositoryNotFoundError:
+        raise RequestError(f"model {reference!r}: no such folder, and the hub has none") from None
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise RequestError(
+            f"model {reference!r}: no such folder, and the hub could not be asked "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return Path(found)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model, each of them whole.
+
+    Raises:
+        RequestError: the folder holds no model, no safetensors, or a damaged file.
+    """
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"{folder} is no model: it has no config.json")
+    if (folder / INDEX).is_file():
+        try:
+            named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        except (ValueError, KeyError, AttributeError):
+            raise RequestError(f"{folder / INDEX} is damaged: it has no weight_map") from None
+        if any(Path(name).name != name for name in named):
+            raise RequestError(f"{folder / INDEX} names files outside its folder")
+        files = [folder / name for name in sorted(named)]
+    else:
+        files = [folder / "model.safetensors"]
+    for file in files:
+        if not file.is_file():
+            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+            hint = "; pickle files are not read, convert them to safetensors" if pickled else ""
+            raise RequestError(f"{folder} has no {file.name}{hint}")
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise RequestError(f"{file} is damaged or truncated: {error}") from None
+    return files
+
+
+def config_of(folder: Path) -> Any:
+    """The model's configuration.
+
+    Raises:
+        RequestError: it is damaged, of an unknown architecture, or asks for code of its own.
+    """
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        RequestError: there is none that can be read.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def load_for_task(source: ModelSource, task: Task, *, new_head: bool, seed: int = 0) -> nn.Module:
+    """Load a model in float32, on the CPU, with a head for `task`.
+
+    Args:
+        source: where the weights are.
+        task: says how many outputs the head has.
+        new_head: a head that is missing or of another shape is initialised afresh from `seed`;
+            else it must be there.
+        seed: of the new head.
+
+    Raises:
+        RequestError: weights are missing that should be there.
+    """
+    config = config_of(source.folder)
+    names = dict(enumerate(task.labels)) or {0: task.label}
+    rest: dict[str, Any] = {}
+    if new_head or config.num_labels == task.outputs:
+        rest = {"num_labels": task.outputs}
+        if new_head:
+            rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    torch.manual_seed(seed)
+    try:
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            source.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **rest,
+        )
+    except ValueError as error:
+        raise RequestError(
+            f"model {source.name!r} ({config.model_type}) has no form for {task.kind}: "
+            f"{str(error).splitlines()[0][:120]}"
+        ) from None
+    _check_report(source, task, model, report, new_head)
+    if model.config.pad_token_id is None:
+        tokenizer = tokenizer_of(source.folder)
+        model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.problem_type = None
+    return model  # type: ignore[no-any-return]
+
+
+def _check_report(source: ModelSource, task: Task, model: Any, report: Any, new_head: bool) -> None:
+    """Refuse what transformers only prints: weights that were missing and are now random."""
+    absent = {str(name) for name in report["missing_keys"]}
+    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
+    prefix = f"{model.base_model_prefix}."
+    inside = {name for name in absent if name.startswith(prefix)}
+    if new_head:
+        # Poolers are part of a head for models that were pre-trained without one.
+        inside = {name for name in inside if not name.startswith(f"{prefix}pooler.")}
+        if inside:
+            raise RequestError(
+                f"model {source.name!r} lacks {len(inside)} of its weights, {min(inside)!r} first"
+            )
+    elif absent or model.config.num_labels != task.outputs:
+        raise RequestError(
+            f"model {source.name!r} has no head for task {task.name!r} ({task.outputs} outputs): "
+            f"fine-tune it first, `jdna finetune {source.name} --task {task.name}`"
+        )
+
+
+def label_order(model: Any, task: Task) -> list[int]:
+    """Which output of the model is which label of the task, by name where the names are the same.
+
+    Models of the hub number their labels as they like; names that mean nothing (LABEL_0) do not.
+    """
+    names = {str(name).lower(): int(i) for i, name in (model.config.id2label or {}).items()}
+    if task.labels and set(names) == {label.lower() for label in task.labels}:
+        return [names[label.lower()] for label in task.labels]
+    return list(range(task.outputs))
+
+
+def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters by the names that the model's file uses."""
+    return dict(model.named_parameters())
+
+
+def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """For each tensor name of any file of this architecture, the name of this model's parameter.
+
+    Files differ in the prefix of the backbone: `bert.encoder…` with a head, `encoder…` without.
+
+    Raises:
+        JdnaError: a name has no parameter here.
+    """
+    prefix = f"{model.base_model_prefix}."
+    own = {name.removeprefix(prefix): name for name, _ in model.named_parameters()}
+    found = {}
+    for name in names:
+        if name.removeprefix(prefix) not in own:
+            raise JdnaError(f"tensor {name!r} of the mask has no weight in the model")
+        found[name] = own[name.removeprefix(prefix)]
+    return found
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write what `from_pretrained` reads: weights as safetensors, configuration, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy configuration and tokenizer files, as they are."""
+    for pattern in _COMPANIONS:
+        for file in source.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, target / file.name)
+
+
+def size(files: Iterable[Path]) -> int:
+    """Bytes of `files` together."""
+    return sum(os.path.getsize(file) for file in files)

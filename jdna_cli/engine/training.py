@@ -1,0 +1,211 @@
+"""The one training loop: the paper's recipe, under a regime's constraint, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from jdna_cli.engine import checkpoints
+from jdna_cli.engine.batches import Encoded, training_order
+from jdna_cli.engine.checkpoints import Checkpoint
+from jdna_cli.engine.evaluation import Progress, loss_of
+from jdna_cli.errors import InterruptedRunError, NotFiniteError
+from jdna_cli.results import Measurement
+from jdna_cli.sparsity.regimes import Constraint
+from jdna_cli.specs import FinetuneSpec
+from jdna_cli.tasks import Task
+
+LOG_EVERY = 20  # steps per point of the training curve
+
+EpochEnd = Callable[[int, int], list[Measurement]]  # (epoch from 1, step) -> what was measured
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is told by its caller besides the recipe."""
+
+    work: Path  # where checkpoints go
+    progress: Progress
+    stop: Callable[[], int]  # number of the signal that asked to stop, else 0
+
+
+@dataclass
+class Journal:
+    """What training has measured so far; part of every checkpoint."""
+
+    measured: list[Measurement] = field(default_factory=list)
+    seconds: float = 0.0
+    window: list[float] = field(default_factory=list)  # losses since the last point of the curve
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        rows = [(m.split, m.name, m.value, m.step) for m in self.measured]
+        return {"measured": rows, "seconds": self.seconds, "window": self.window}
+
+    @staticmethod
+    def from_json(state: dict[str, Any]) -> Journal:
+        """What `as_json` wrote."""
+        rows = [Measurement(*row) for row in state["measured"]]
+        return Journal(rows, state["seconds"], state["window"])
+
+
+def learning_rate(spec: FinetuneSpec, step: int, total: int) -> float:
+    """Rate of the step from 0: linear warm-up over a share of all steps, then linear decay to 0."""
+    warmup = math.ceil(spec.warmup * total)
+    if step < warmup:
+        return spec.lr * step / warmup
+    return spec.lr * (total - step) / max(1, total - warmup)
+
+
+class Training:
+    """One training of one model; `run` trains it in place."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoded: Encoded,
+        task: Task,
+        spec: FinetuneSpec,
+        constraint: Constraint,
+        accelerator: Accelerator,
+    ) -> None:
+        """Set up the optimiser.
+
+        Args:
+            model: on the accelerator's device, not yet prepared.
+            encoded: the training examples.
+            task: gives the loss.
+            spec: the recipe.
+            constraint: which of the model's parameters must not change.
+            accelerator: device and precision.
+        """
+        self._encoded, self._task, self._spec = encoded, task, spec
+        self._constraint, self._accelerator = constraint, accelerator
+        self._parameters = dict(model.named_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=spec.lr, weight_decay=0.0, fused=True
+        )
+        constraint.attach(self._optimizer, spec.weight_decay)
+        self.model, self._stepper = accelerator.prepare(model, self._optimizer)
+        batches = math.ceil(len(encoded) / spec.batch_size)
+        self._steps_per_epoch = math.ceil(batches / spec.gradient_accumulation)
+        self.total = self._steps_per_epoch * spec.epochs
+        self._first = 0
+        self._order: tuple[int, list[list[int]]] = (-1, [])
+        self._recent: list[Tensor] = []
+        self._journal = Journal()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same spec."""
+        tensors = checkpoint.tensors
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(tensors[f"model.{name}"])
+                self._optimizer.state[parameter] = {
+                    key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+        checkpoints.restore_random_state(tensors, self._accelerator.device)
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        self._first = checkpoint.step
+        self._journal = Journal.from_json(checkpoint.state["journal"])
+        self._recent = [torch.tensor(loss) for loss in self._journal.window]
+
+    def run(self, surroundings: Surroundings, epoch_end: EpochEnd) -> Journal:
+        """Train for all epochs; `epoch_end` is called after each.
+
+        Raises:
+            NotFiniteError: the loss is not a finite number.
+            InterruptedRunError: `surroundings.stop` asked for it; a checkpoint was written.
+        """
+        every, journal = self._spec.checkpoint_every, self._journal
+        began = time.perf_counter()
+        self.model.train()
+        for done in range(self._first + 1, self.total + 1):
+            self._step(done - 1)
+            epoch, within = divmod(done, self._steps_per_epoch)
+            note = ""
+            if done % LOG_EVERY == 0 or within == 0:
+                journal.measured.append(Measurement("train", "loss", self._mean_loss(done), done))
+                note = f"loss {journal.measured[-1].value:.3f}"
+            surroundings.progress("train", done, self.total, note)
+            if within == 0:
+                journal.seconds += time.perf_counter() - began
+                journal.measured += epoch_end(epoch, done)
+                self.model.train()
+                began = time.perf_counter()
+            asked = surroundings.stop() if done < self.total else 0
+            if asked or (every and done % every == 0 and done < self.total):
+                journal.seconds += time.perf_counter() - began
+                self._checkpoint(surroundings.work, done)
+                began = time.perf_counter()
+            if asked:
+                raise InterruptedRunError(f"interrupted at step {done} of {self.total}", asked)
+        self._constraint.verify(self.total)
+        return journal
+
+    def _step(self, step: int) -> None:
+        """One update from the mean loss over all examples of its batches."""
+        epoch, within = divmod(step, self._steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._spec, step, self.total)
+        accumulated = self._spec.gradient_accumulation
+        batches = self._batches(epoch)[within * accumulated : (within + 1) * accumulated]
+        count = sum(map(len, batches))
+        device = self._accelerator.device
+        total = torch.zeros((), device=device)
+        for indices in batches:
+            inputs, labels = self._encoded.batch(indices)
+            inputs = {k: v.to(device, non_blocking=True) for k, v in inputs.items()}
+            outputs = self.model(**inputs).logits
+            loss = loss_of(outputs, labels.to(device, non_blocking=True), self._task)
+            loss = loss * (len(indices) / count)
+            self._accelerator.backward(loss)
+            total += loss.detach()
+        if self._spec.max_grad_norm is not None:
+            self._constraint.clear_gradients()
+            self._accelerator.clip_grad_norm_(self._parameters.values(), self._spec.max_grad_norm)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        self._recent.append(total)
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        if self._order[0] != epoch:
+            lengths, spec = self._encoded.lengths, self._spec
+            self._order = (epoch, training_order(lengths, spec.batch_size, spec.seed, epoch))
+        return self._order[1]
+
+    def _losses(self, done: int) -> list[float]:
+        """Losses since the last point of the curve, fetched from the device at once."""
+        losses = [float(x) for x in torch.stack([x.cpu() for x in self._recent])]
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise NotFiniteError("the training loss", done - len(losses) + 1 + i)
+        return losses
+
+    def _mean_loss(self, done: int) -> float:
+        losses = self._losses(done)
+        self._recent.clear()
+        return math.fsum(losses) / len(losses)
+
+    def _checkpoint(self, work: Path, done: int) -> None:
+        self._constraint.verify(done)
+        self._journal.window = self._losses(done) if self._recent else []
+        tensors = checkpoints.random_state(self._accelerator.device)
+        for name, parameter in self._parameters.items():
+            tensors[f"model.{name}"] = parameter.detach()
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        state: dict[str, Any] = {"journal": self._journal.as_json()}
+        if self._accelerator.scaler is not None:
+            state["scaler"] = self._accelerator.scaler.state_dict()
+        checkpoints.save(work, Checkpoint(done, tensors, state))
