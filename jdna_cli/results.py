@@ -66,6 +66,6 @@ class Outcome:
         """Sparsity reached, or None where nothing was prunable."""
         return self.pruned / self.prunable if self.prunable else None
 
-    def collapsed(self, kept_fraction: float = 0.0) -> tuple[str, ...]:
-        """Names of the tensors that kept at most `kept_fraction` of their weights."""
+    def collapsed(self, kept_fraction: float = 0.01) -> tuple[str, ...]:
+        """Names of the tensors that kept at most `kept_fraction` of their weights: layer collapse."""
         return tuple(x.name for x in self.layers if x.kept <= kept_fraction * x.total)

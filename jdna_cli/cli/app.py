@@ -1,0 +1,96 @@
+"""The `jdna` command: its subcommands, and the boundary at which errors become one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from jdna_cli import __version__
+from jdna_cli.cli import commands, inspection, reporting
+from jdna_cli.errors import JdnaError, redact
+
+
+class Boundary(TyperGroup):
+    """Every error that a user can mend is one line on standard error and an exit code."""
+
+    def main(
+        self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        """Run a command line; exit as the contract says."""
+        given = list(sys.argv[1:] if args is None else args)
+        try:
+            found = super().main(given, *rest, standalone_mode=False, **extra)
+        except JdnaError as error:
+            self._end(given, redact(" ".join(str(error).split())), error.exit_code)
+        except (KeyboardInterrupt, typer.Abort):
+            self._end(given, "interrupted", 130)
+        except BrokenPipeError:
+            # Whoever read our output has gone; nothing more can be said there.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        except Exception as error:
+            # Typer's own errors are of a class that it does not publish.
+            message = getattr(error, "format_message", None)
+            if message is None:
+                raise
+            self._end(given, " ".join(str(message()).split()), 2)
+        if standalone_mode:
+            sys.exit(found if isinstance(found, int) else 0)
+        return found
+
+    @staticmethod
+    def _end(args: list[str], message: str, code: int) -> NoReturn:
+        if "--json" in args:
+            print(json.dumps({"error": {"message": message, "exit_code": code}}))
+        print(f"jdna: {message}", file=sys.stderr)
+        sys.exit(code)
+
+
+app = typer.Typer(
+    cls=Boundary,
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How much of a pre-trained model can be pruned before a task breaks, and do the hard "
+    "tasks break first?",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"jdna {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+app.command("prune")(commands.prune)
+app.command("finetune")(commands.finetune)
+app.command("eval")(commands.evaluate)
+app.command("interpolate")(commands.interpolate)
+app.command("report")(reporting.report)
+app.command("demo")(commands.demo)
+app.add_typer(inspection.runs, name="runs")
+app.add_typer(inspection.tasks, name="tasks")
+app.add_typer(inspection.db, name="db")
+app.command("doctor")(inspection.doctor)
+
+
+def main() -> None:
+    """Entry point of the `jdna` script."""
+    app()

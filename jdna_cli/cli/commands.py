@@ -1,0 +1,214 @@
+"""The commands that run something: prune, finetune, eval, interpolate, demo."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jdna_cli.cli import options as o
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
+
+if TYPE_CHECKING:
+    from jdna_cli.cli.jobs import Desk
+
+_PRUNE, _FINETUNE = PruneSpec.model_fields, FinetuneSpec.model_fields
+_EVAL, _LINE = EvalSpec.model_fields, InterpolateSpec.model_fields
+
+
+@contextlib.contextmanager
+def _desk(
+    home: Path,
+    db: str | None,
+    data_dir: Path | None = None,
+    force: bool = False,
+    resume: bool = False,
+) -> Iterator[Desk]:
+    from jdna_cli.cli.jobs import Desk
+    from jdna_cli.errors import RequestError
+    from jdna_cli.store.ledger import Ledger
+
+    if data_dir is not None and not data_dir.is_dir():
+        raise RequestError(f"--data-dir: {data_dir} is no folder")
+    ledger = Ledger(home, db)
+    try:
+        yield Desk(ledger, data_dir, force, resume)
+    finally:
+        ledger.close()
+
+
+def prune(
+    model: o.Model,
+    sparsity: o.Sparsity = None,
+    pattern: o.Pattern = None,
+    criterion: o.Criterion = _PRUNE["criterion"].default,
+    scope: o.ScopeOption = o.Scope.GLOBAL,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    out: o.Out = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    force: o.Force = False,
+    as_json: o.Json = False,
+) -> None:
+    """Set the least important weights of a model to zero, once, before any fine-tuning."""
+    from jdna_cli.cli import jobs, showing
+
+    values: dict[str, Any] = {
+        "model": model,
+        "sparsity": sparsity,
+        "pattern": pattern,
+        "criterion": criterion,
+        "scope": scope.value,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+    }
+    with _desk(home, db, force=force) as desk:
+        showing.show(jobs.prune(desk, values, out), as_json)
+
+
+def finetune(
+    model: o.Model,
+    task: o.Task,
+    regime: o.Regime = None,
+    sparsity: o.Sparsity = None,
+    pattern: o.Pattern = None,
+    criterion: o.Criterion = _FINETUNE["criterion"].default,
+    scope: o.ScopeOption = o.Scope.GLOBAL,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    data_fraction: o.DataFraction = _FINETUNE["data_fraction"].default,
+    max_train_samples: o.MaxTrainSamples = None,
+    epochs: o.Epochs = _FINETUNE["epochs"].default,
+    lr: o.LearningRate = _FINETUNE["lr"].default,
+    batch_size: o.BatchSize = _FINETUNE["batch_size"].default,
+    gradient_accumulation: o.GradientAccumulation = _FINETUNE["gradient_accumulation"].default,
+    max_length: o.MaxLength = _FINETUNE["max_length"].default,
+    weight_decay: o.WeightDecay = _FINETUNE["weight_decay"].default,
+    warmup: o.Warmup = _FINETUNE["warmup"].default,
+    max_grad_norm: o.MaxGradNorm = None,
+    seed: o.Seed = _FINETUNE["seed"].default,
+    mixed_precision: o.MixedPrecision = o.Precision.NO,
+    eval_batch_size: o.EvalBatchSize = _FINETUNE["eval_batch_size"].default,
+    checkpoint_every: o.CheckpointEvery = _FINETUNE["checkpoint_every"].default,
+    resume: o.Resume = False,
+    data_dir: o.DataDir = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    force: o.Force = False,
+    as_json: o.Json = False,
+) -> None:
+    """Fine-tune a model on a task under a transfer regime, pruning it first where asked.
+
+    The defaults are the paper's recipe: AdamW, learning rate 2e-5 with 6 % warm-up and linear
+    decay, batches of 16, 3 epochs, no weight decay. The last epoch is what is reported.
+    """
+    from jdna_cli.cli import jobs, showing
+
+    values: dict[str, Any] = {
+        "model": model,
+        "task": task,
+        "regime": regime,
+        "sparsity": sparsity,
+        "pattern": pattern,
+        "criterion": criterion,
+        "scope": scope.value,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "data_fraction": data_fraction,
+        "max_train_samples": max_train_samples,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "eval_batch_size": eval_batch_size,
+        "gradient_accumulation": gradient_accumulation,
+        "max_length": max_length,
+        "weight_decay": weight_decay,
+        "warmup": warmup,
+        "max_grad_norm": max_grad_norm,
+        "seed": seed,
+        "mixed_precision": mixed_precision.value,
+        "checkpoint_every": checkpoint_every,
+    }
+    with _desk(home, db, data_dir, force, resume) as desk:
+        showing.show(jobs.finetune(desk, values), as_json)
+
+
+def evaluate(
+    model: o.Model,
+    task: o.Task,
+    split: o.Split = None,
+    max_length: o.MaxLengthOrSame = None,
+    mixed_precision: o.MixedPrecisionOrSame = None,
+    eval_batch_size: o.EvalBatchSize = _EVAL["batch_size"].default,
+    data_dir: o.DataDir = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    force: o.Force = False,
+    as_json: o.Json = False,
+) -> None:
+    """Measure a fine-tuned model on one split of a task, and keep its answer to each example."""
+    from jdna_cli.cli import jobs, showing
+
+    values: dict[str, Any] = {
+        "model": model,
+        "task": task,
+        "split": split,
+        "max_length": max_length,
+        "mixed_precision": mixed_precision.value if mixed_precision else None,
+        "batch_size": eval_batch_size,
+    }
+    with _desk(home, db, data_dir, force) as desk:
+        showing.show(jobs.evaluate(desk, values), as_json)
+
+
+def interpolate(
+    a: o.Model,
+    b: o.OtherModel,
+    task: o.Task,
+    points: o.Points = _LINE["points"].default,
+    split: o.Split = None,
+    max_length: o.MaxLengthOrSame = None,
+    mixed_precision: o.MixedPrecisionOrSame = None,
+    eval_batch_size: o.EvalBatchSize = _LINE["batch_size"].default,
+    plot: o.Plot = None,
+    data_dir: o.DataDir = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    force: o.Force = False,
+    as_json: o.Json = False,
+) -> None:
+    """Measure models on the straight line between two fine-tuned ones, and the loss barrier."""
+    from jdna_cli.cli import jobs, showing
+    from jdna_cli.reports import plots
+
+    if plot is not None:
+        plots.check_path(plot)
+    values: dict[str, Any] = {
+        "model": a,
+        "other": b,
+        "task": task,
+        "split": split,
+        "points": points,
+        "max_length": max_length,
+        "mixed_precision": mixed_precision.value if mixed_precision else None,
+        "batch_size": eval_batch_size,
+    }
+    with _desk(home, db, data_dir, force) as desk:
+        done = jobs.interpolate(desk, values)
+        if plot is not None:
+            plots.line(done.outcome.points, done.run.metric or "score", plot)
+        showing.show(done, as_json, plot)
+
+
+def demo(
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    as_json: o.Json = False,
+) -> None:
+    """Try it: ten small cells on an embedded model and two generated tasks, then the report."""
+    from jdna_cli.cli import demonstration
+
+    with _desk(home, db) as desk:
+        demonstration.run(desk, as_json)

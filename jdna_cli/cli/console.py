@@ -1,0 +1,81 @@
+"""What a person sees: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PLAIN_SECONDS = 15.0  # between lines of progress where there is no terminal
+
+
+def say(text: str) -> None:
+    """One line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Reporter:
+    """Progress of one run: a live bar at a terminal, a plain line now and then elsewhere.
+
+    An instance is what the engine calls with (phase, done, total, note).
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._live: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+        self._last = time.monotonic()
+        self._began: dict[str, float] = {}
+        self._note = ""
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, phase: str, done: int, total: int, note: str) -> None:
+        """Show that `done` of `total` of `phase` are done."""
+        self._note = note or self._note
+        if self._live:
+            if phase not in self._bars:
+                title = f"{self._title} · {phase}"
+                self._bars[phase] = self._live.add_task(title, total=total, note="")
+            self._live.update(self._bars[phase], completed=done, note=self._note)
+            return
+        now = time.monotonic()
+        began = self._began.setdefault(phase, now)
+        if now - self._last >= PLAIN_SECONDS:
+            self._last = now
+            left = (now - began) / done * (total - done)
+            say(f"{self._title} · {phase} {done}/{total} {self._note} · {left:.0f} s left")

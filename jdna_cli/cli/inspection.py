@@ -1,0 +1,327 @@
+"""The commands that look: runs, tasks, db, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jdna_cli.cli import options as o
+from jdna_cli.errors import JdnaError, RequestError, redact
+
+if TYPE_CHECKING:
+    from jdna_cli.tasks import Task
+
+runs = typer.Typer(help="List, show, or remove recorded runs.", no_args_is_help=True)
+tasks = typer.Typer(help="List or show the tasks.", no_args_is_help=True)
+db = typer.Typer(help="Where the database is, upgrade it, or ask it in SQL.", no_args_is_help=True)
+
+Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the run.", min=1)]
+
+
+def url_of(home: Path, url: str | None) -> str:
+    """The database of these options."""
+    return url or f"sqlite:///{home / 'jdna.db'}"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, allow_nan=False, default=str))
+
+
+# ------------------------------------------------------------------------------------------- runs
+
+
+@runs.command("list")
+def list_runs(
+    task: Annotated[str | None, typer.Option(help="Only runs on this task.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only runs of this status.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 50,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    as_json: o.Json = False,
+) -> None:
+    """The latest runs, the newest last."""
+    from jdna_cli.reports import tables
+    from jdna_cli.store import reading
+
+    where, values = ["1 = 1"], []
+    for column, value in (("task", task), ("status", status)):
+        if value is not None:
+            where.append(f"run.{column} = ?")
+            values.append(value)
+    found = reading.query(
+        url_of(home, db),
+        "SELECT run.id, run.kind, run.status, run.model, run.task, run.regime, run.pattern, "  # noqa: S608
+        "run.sparsity, run.seed, metric.name, metric.value AS score, run.error FROM run "
+        "LEFT JOIN metric ON metric.run = run.id AND metric.name = run.metric "
+        f"AND metric.step IS NULL WHERE {' AND '.join(where)} ORDER BY run.id DESC LIMIT {limit}",
+        values,
+    ).records()[::-1]
+    if as_json:
+        _print_json({"runs": found})
+        return
+    columns = ("id", "kind", "status", "model", "task", "regime", "pruned", "seed", "score")
+    tables.plain(columns, [_run_row(row) for row in found])
+
+
+def _run_row(row: dict[str, Any]) -> list[str]:
+    pruned = ""
+    if row["pattern"]:
+        pruned = f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else row["pattern"]
+    score = "" if row["score"] is None else f"{row['score']:.4f}"
+    seed = "" if row["kind"] == "prune" else row["seed"]
+    values = [row["id"], row["kind"], row["status"], row["model"], row["task"], row["regime"]]
+    return ["" if value is None else str(value) for value in (*values, pruned, seed, score)]
+
+
+@runs.command("show")
+def show_run(
+    number: Number, home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False
+) -> None:
+    """One run: what was asked, what was measured, what went where."""
+    from jdna_cli.cli import showing
+    from jdna_cli.store.ledger import Ledger
+
+    require_database(home, db)
+    ledger = Ledger(home, db)
+    run, outcome = ledger.get(number), ledger.outcome(number)
+    folder = ledger.folder(run)
+    ledger.close()
+    if as_json:
+        found = {
+            "run": {**showing.run_as_json(run), "artifact": str(folder.resolve())},
+            "spec": run.spec,
+            "versions": run.versions,
+            "metrics": showing.metrics_of(outcome),
+            "layers": showing.pruning_of(outcome)["layers"],
+            "points": [vars(p) for p in outcome.points],
+        }
+        _print_json(found)
+        return
+    print(f"run {run.id} · {showing.title(run)} · {run.status}")
+    if run.error:
+        print(f"error: {run.error}")
+    print(f"asked: {json.dumps(run.spec)}")
+    print(f"fingerprint: {run.fingerprint}")
+    print(f"started {run.started_at:%Y-%m-%d %H:%M:%S} UTC on {run.device or run.host}")
+    if run.parent:
+        print(f"made from run {run.parent}")
+    for name, value in showing.metrics_of(outcome).items():
+        print(f"  {name:28} {showing.format_number(value)}")
+    for layer in outcome.layers:
+        print(f"  {layer.sparsity:7.2%} zeros  {layer.name} {list(layer.shape)}")
+    for line in showing.pruning_lines(outcome) if outcome.layers else []:
+        print(line)
+    print(f"files: {folder}")
+
+
+@runs.command("rm")
+def remove_run(
+    number: Number, home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False
+) -> None:
+    """Remove a run from the database, and its files."""
+    from jdna_cli.store.ledger import Ledger
+
+    require_database(home, db)
+    ledger = Ledger(home, db)
+    run = ledger.remove(number)
+    folder, work = ledger.folder(run), ledger.work(run)
+    ledger.close()
+    for path in (folder, work):
+        if path.is_dir():
+            shutil.rmtree(path)
+    if as_json:
+        _print_json({"removed": number})
+    else:
+        print(f"removed run {number} and {folder}")
+
+
+def require_database(home: Path, url: str | None) -> None:
+    """Refuse to make an empty database only to find nothing in it."""
+    if url is None and not (home / "jdna.db").is_file():
+        raise RequestError(f"there is no database at {home / 'jdna.db'}: nothing has been run yet")
+
+
+# ------------------------------------------------------------------------------------------ tasks
+
+
+def _task_as_json(task: Task) -> dict[str, Any]:
+    from jdna_cli.tasks import HubSource
+
+    source = task.source
+    return {
+        "name": task.name,
+        "description": task.description,
+        "kind": task.kind,
+        "texts": list(task.texts),
+        "labels": list(task.labels),
+        "metric": task.metric,
+        "metrics": list(task.metrics),
+        "chance": task.chance,
+        "human": task.human.value if task.human else None,
+        "human_source": task.human.source if task.human else None,
+        "splits": list(task.splits),
+        "evaluation_splits": list(task.evaluation_splits),
+        "source": vars(source) if isinstance(source, HubSource) else "generated",
+    }
+
+
+@tasks.command("list")
+def list_tasks(as_json: o.Json = False) -> None:
+    """All tasks: kind, main metric, a person's score, chance."""
+    from jdna_cli.reports import tables
+    from jdna_cli.tasks import all_tasks
+
+    found = [_task_as_json(task) for task in all_tasks().values()]
+    if as_json:
+        _print_json({"tasks": found})
+        return
+    columns = ("task", "kind", "metric", "human", "chance", "description")
+    tables.plain(
+        columns,
+        [
+            [
+                task["name"],
+                task["kind"],
+                task["metric"],
+                "" if task["human"] is None else f"{task['human']:.1%}",
+                f"{task['chance']:.0%}",
+                task["description"],
+            ]
+            for task in found
+        ],
+    )
+
+
+@tasks.command("show")
+def show_task(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
+    data_dir: o.DataDir = None,
+    as_json: o.Json = False,
+) -> None:
+    """One task: its columns, labels, metrics, and where its examples come from."""
+    from jdna_cli.tasks import get, records
+
+    task = get(name)
+    found = _task_as_json(task)
+    below = records.folder(task, data_dir)
+    found["files"] = str(below) if below else None
+    if as_json:
+        _print_json({"task": found})
+        return
+    for key, value in found.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        if text not in (None, ""):
+            print(f"{key.replace('_', ' '):18} {text}")
+
+
+# --------------------------------------------------------------------------------------------- db
+
+
+@db.command("path")
+def path_of_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False) -> None:
+    """Where the database is."""
+    url = url_of(home, db)
+    shown = redact(url) if db else str(home / "jdna.db")
+    if as_json:
+        _print_json({"path": shown, "url": redact(url)})
+    else:
+        print(shown)
+
+
+@db.command("upgrade")
+def upgrade_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False) -> None:
+    """Bring the database to the newest schema; the old one is copied beside it first."""
+    from jdna_cli.store import database
+
+    engine = database.prepare(url_of(home, db))
+    schema = database.revision(engine)
+    engine.dispose()
+    if as_json:
+        _print_json({"schema": schema})
+    else:
+        print(f"schema {schema}")
+
+
+@db.command("query")
+def query_db(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement that reads.")],
+    output: Annotated[o.Format, typer.Option("--format", help="How to write it.")] = o.Format.TABLE,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    as_json: o.Json = False,
+) -> None:
+    """Ask the database in SQL. Nothing can be changed, whatever the statement says."""
+    from jdna_cli.reports import tables
+    from jdna_cli.store import reading
+
+    found = reading.query(url_of(home, db), sql)
+    if as_json:
+        _print_json({"columns": found.columns, "rows": found.rows})
+    else:
+        cells = [["" if v is None else str(v) for v in row] for row in found.rows]
+        if output is o.Format.JSON:
+            _print_json(found.records())
+        else:
+            print(tables.render(found.columns, cells, output.value), end="")
+
+
+# ----------------------------------------------------------------------------------------- doctor
+
+
+def doctor(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False) -> None:
+    """Check this machine: libraries, devices, disk, database. Exit code 1 if something is wrong."""
+    checks = [*_machine_checks(), *_home_checks(home, db)]
+    if as_json:
+        names = ("name", "ok", "detail")
+        _print_json({"checks": [dict(zip(names, check, strict=True)) for check in checks]})
+    else:
+        for name, ok, detail in checks:
+            print(f"{'ok ' if ok else 'BAD'}  {name:14} {detail}")
+    if not all(ok for _, ok, _ in checks):
+        raise JdnaError("something is wrong, see the lines marked BAD")
+
+
+def _machine_checks() -> list[tuple[str, bool, str]]:
+    import torch
+
+    from jdna_cli import __version__
+    from jdna_cli.engine import devices
+
+    cuda = torch.cuda.is_available()
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    libraries = " ".join(f"{name} {version}" for name, version in devices.versions().items())
+    return [
+        ("jdna", True, f"{__version__}, Python {platform.python_version()}"),
+        ("libraries", True, libraries),
+        ("device", True, ", ".join(names) if cuda else devices.name(torch.device("cpu"))),
+        ("hub", True, "offline (HF_HUB_OFFLINE)" if offline else "online"),
+    ]
+
+
+def _home_checks(home: Path, url: str | None) -> list[tuple[str, bool, str]]:
+    from jdna_cli.store import reading, schema
+
+    existing = next(p for p in [home, *home.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
+    found = [
+        ("home", writable, f"{home}, {'writable' if writable else 'not writable'}"),
+        ("disk", free > 2, f"{free:.1f} GB free"),
+        ("sqlite", sqlite3.sqlite_version_info >= (3, 35), sqlite3.sqlite_version),
+    ]
+    if url is None and not (home / "jdna.db").is_file():
+        return [*found, ("database", True, "none yet, the first run makes it")]
+    try:
+        reading.require_schema(url_of(home, url), schema.head())
+        count = reading.query(url_of(home, url), "SELECT COUNT(*) FROM run").rows[0][0]
+        return [*found, ("database", True, f"schema {schema.head()}, {count} runs")]
+    except JdnaError as error:
+        return [*found, ("database", False, str(error))]

@@ -1,0 +1,442 @@
+"""From a request to a recorded result: the one way a run happens.
+
+Options become a spec; the ledger looks for a finished twin and opens a run; a pipeline does the
+work and returns plain numbers; the ledger writes them, or the failure.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from jdna_cli import specs
+from jdna_cli.cli.console import Reporter, say
+from jdna_cli.errors import InterruptedRunError, RequestError
+from jdna_cli.results import Outcome
+from jdna_cli.sparsity.regimes import REGIMES
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource, PruneSpec
+from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.tables import Run
+from jdna_cli.tasks import Task, check_split, get, records
+
+if TYPE_CHECKING:
+    from jdna_cli.engine.pipelines import Place
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every request shares: where runs are recorded, where data is, how to go about it."""
+
+    ledger: Ledger
+    data_dir: Path | None = None
+    force: bool = False
+    resume: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A recorded run, what it measured, and whether the database already had it."""
+
+    run: Run
+    outcome: Outcome
+    folder: Path
+    cached: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model that a request named: the files, the run that wrote them, and the columns it had."""
+
+    source: ModelSource
+    run: Run | None
+    columns: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> str:
+        """What the model is, but for pruning and seed: part of the recipe of what follows."""
+        return (self.run.recipe if self.run else None) or self.source.identity
+
+    @property
+    def number(self) -> int | None:
+        """The run that wrote it, if one did."""
+        return self.run.id if self.run else None
+
+
+# Columns that follow a model from run to run.
+_INHERITED = (
+    "model",
+    "model_identity",
+    "regime",
+    "criterion",
+    "pattern",
+    "scope",
+    "prunable",
+    "sparsity",
+    "data_fraction",
+    "seed",
+)
+
+
+def locate(desk: Desk, reference: str) -> Located:
+    """Find the model that `reference` names.
+
+    Raises:
+        RequestError: there is none, or it cannot be read.
+    """
+    if reference.startswith("run:"):
+        number = reference.removeprefix("run:")
+        if not number.isdigit():
+            raise RequestError(f"{reference!r}: a run is named run:ID, as in run:2")
+        source, run = desk.ledger.model_of(int(number))
+        columns = {name: getattr(run, name) for name in _INHERITED}
+        # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
+        return Located(source, run, {**columns, "regime": run.regime or "sparse"})
+    from jdna_cli.engine import models
+
+    folder = models.fetch(reference)
+    identity = desk.ledger.identity(folder)
+    name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
+    mask = folder / "mask.safetensors"
+    source = ModelSource(name, folder, identity, mask if mask.is_file() else None)
+    columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
+    return Located(source, None, {**columns, "seed": 0})
+
+
+# ------------------------------------------------------------------------------------------ prune
+
+
+def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Done:
+    """Prune a model, or find that it was done."""
+    spec = specs.build(PruneSpec, values)
+    located = locate(desk, spec.model)
+    from jdna_cli.engine import pipelines
+
+    pipelines.check_prune(spec, located.source)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"--out: {out} is not empty, name a new folder")
+    opening = Opening(
+        spec,
+        spec.fingerprint({"model": located.source.identity}),
+        {
+            **{name: located.columns[name] for name in ("model", "model_identity")},
+            "recipe": located.recipe,
+            "seed": located.columns["seed"],
+            **_pruning_columns(spec),
+        },
+        located.number,
+    )
+    return _perform(desk, opening, lambda place: pipelines.prune(spec, located.source, place), out)
+
+
+def _pruning_columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:
+    """The columns that say what was pruned."""
+    if spec.pattern:
+        n, m = specs.parse_pattern(spec.pattern)
+        asked: dict[str, Any] = {"pattern": spec.pattern, "sparsity": 1 - n / m}
+    else:
+        asked = {"pattern": "unstructured", "sparsity": spec.sparsity, "scope": spec.scope}
+    chosen = [f"+{p}" for p in spec.include] + [f"-{p}" for p in spec.exclude]
+    return {**asked, "criterion": spec.criterion, "prunable": " ".join(chosen) or None}
+
+
+# --------------------------------------------------------------------------------------- finetune
+
+
+def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
+    """Fine-tune a model; where the request prunes, the pruning is a run of its own before it."""
+    asked = dict(values)
+    regime = asked.pop("regime", None)
+    if regime is not None and regime not in REGIMES:
+        raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
+    task = get(asked["task"])
+    located = locate(desk, asked["model"])
+    prunes = asked.get("sparsity") is not None or asked.get("pattern") is not None
+    if prunes and located.source.mask is not None:
+        raise RequestError(
+            f"{asked['model']} is pruned already: leave out --sparsity and --pattern, "
+            "or prune its own parent"
+        )
+    if located.run is not None and located.run.kind == "prune":
+        # The same request as pruning on the way: one spec, one fingerprint, one cell.
+        earlier = specs.build(PruneSpec, located.run.spec)
+        asked |= {k: v for k, v in earlier.model_dump().items() if k in PruneSpec.model_fields}
+        prunes = True
+    pruned = prunes or located.source.mask is not None
+    spec = specs.build(
+        FinetuneSpec, {**asked, "regime": regime or ("sparse" if pruned else "dense")}
+    )
+    _check_regime(spec, pruned)
+    from jdna_cli.engine import devices, models, pipelines
+
+    devices.check_precision(spec.mixed_precision)
+    splits = ("train", *task.evaluation_splits)
+    data = records.identity(task, splits, desk.data_dir)
+    for split in splits:
+        records.load(task, split, desk.data_dir)
+    models.tokenizer_of(located.source.folder)
+
+    start, base, parent = located.source, located, located.number
+    if prunes:
+        if located.run is None or located.run.kind != "prune":
+            again = Desk(desk.ledger, desk.data_dir, quiet=desk.quiet)
+            parent = prune(again, spec.prune_spec().model_dump()).run.id
+        else:
+            base = _base_of(desk, located.run)
+        assert parent is not None
+        start = desk.ledger.model_of(parent)[0]
+        if REGIMES[spec.regime].start != "zero":
+            start = ModelSource(
+                base.source.name, base.source.folder, base.source.identity, start.mask
+            )
+    columns = {
+        "model": base.columns["model"],
+        "model_identity": base.columns["model_identity"],
+        "data_identity": data,
+        **_task_columns(task),
+        "recipe": _finetune_recipe(spec, base, data),
+        "regime": spec.regime,
+        "data_fraction": spec.data_fraction,
+        "seed": spec.seed,
+    }
+    if prunes:
+        columns |= _pruning_columns(spec)
+    elif pruned:
+        inherited = ("criterion", "pattern", "scope", "prunable", "sparsity")
+        columns |= {name: base.columns.get(name) for name in inherited}
+    else:
+        columns["sparsity"] = 0.0
+    opening = Opening(
+        spec,
+        spec.fingerprint({"model": base.source.identity, "data": data}),
+        columns,
+        parent,
+    )
+    return _perform(
+        desk, opening, lambda place: pipelines.finetune(spec, task, start, place, desk.resume)
+    )
+
+
+def _check_regime(spec: FinetuneSpec, pruned: bool) -> None:
+    needs = REGIMES[spec.regime].needs_mask
+    if needs and not pruned:
+        raise RequestError(
+            f"--regime: {spec.regime} needs pruned weights: add --sparsity S or --pattern N:M, "
+            "or name a pruned run:ID"
+        )
+    if not needs and pruned:
+        raise RequestError(
+            f"--regime: {spec.regime} prunes nothing, but the model is pruned or to be: "
+            "leave the pruning out, or use sparse-to-dense to let all weights train"
+        )
+
+
+def _base_of(desk: Desk, run: Run) -> Located:
+    """The model that a prune run started from, with the same content as then.
+
+    Raises:
+        RequestError: it is gone, or has changed since.
+    """
+    try:
+        base = locate(desk, run.spec["model"])
+    except RequestError as error:
+        raise RequestError(f"run:{run.id} was made from a model that is gone: {error}") from None
+    spec = specs.build(PruneSpec, run.spec)
+    if spec.fingerprint({"model": base.source.identity}) != run.fingerprint:
+        raise RequestError(
+            f"{run.spec['model']} has changed since run:{run.id} was made from it: prune it again"
+        )
+    return base
+
+
+def _finetune_recipe(spec: FinetuneSpec, base: Located, data: str) -> str:
+    """What a fine-tuning is, but for pruning and seed; equal for all that it is compared with."""
+    return specs.digest(
+        {
+            "kind": "finetune",
+            "model": base.recipe,
+            "data": data,
+            "spec": spec.determining(specs.PRUNING_FIELDS | {"seed"}),
+        }
+    )
+
+
+def _task_columns(task: Task) -> dict[str, Any]:
+    human = task.human.value if task.human else None
+    return {"task": task.name, "metric": task.metric, "human": human}
+
+
+# ---------------------------------------------------------------------------- eval and interpolate
+
+
+def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
+    """Measure a model on one split of a task."""
+    task = get(values["task"])
+    located = locate(desk, values["model"])
+    spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
+    from jdna_cli.engine import devices, pipelines
+
+    devices.check_precision(spec.mixed_precision)
+    data = records.identity(task, [spec.split], desk.data_dir)
+    records.load(task, spec.split, desk.data_dir)
+    opening = Opening(
+        spec,
+        spec.fingerprint({"model": located.source.identity, "data": data}),
+        {
+            **located.columns,
+            **_task_columns(task),
+            "data_identity": data,
+            "recipe": _eval_recipe(desk, spec, task, located, data),
+        },
+        located.number,
+    )
+    return _perform(
+        desk, opening, lambda place: pipelines.evaluate(spec, task, located.source, place)
+    )
+
+
+def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
+    """Measure the line between two models."""
+    task = get(values["task"])
+    first, second = locate(desk, values["model"]), locate(desk, values["other"])
+    spec = specs.build(InterpolateSpec, _as_trained(dict(values), task, first))
+    from jdna_cli.engine import devices, pipelines
+
+    devices.check_precision(spec.mixed_precision)
+    for end in (first, second):
+        if end.run is not None and end.run.task not in (None, task.name):
+            raise RequestError(
+                f"{end.source.name} was fine-tuned on {end.run.task!r}, not on {task.name!r}"
+            )
+    data = records.identity(task, [spec.split], desk.data_dir)
+    records.load(task, spec.split, desk.data_dir)
+    identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
+    opening = Opening(
+        spec,
+        spec.fingerprint(identities),
+        {
+            "model": first.columns["model"],
+            "model_identity": first.columns["model_identity"],
+            "data_identity": data,
+            **_task_columns(task),
+        },
+        first.number,
+        second.number,
+    )
+    return _perform(
+        desk,
+        opening,
+        lambda place: pipelines.interpolate(spec, task, first.source, second.source, place),
+    )
+
+
+def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[str, Any]:
+    """Fill in what was not given: the task's first split, and the settings of the fine-tuning."""
+    values["split"] = check_split(task, values.get("split") or task.evaluation_splits[0])
+    trained = located.run.spec if located.run and located.run.kind == "finetune" else {}
+    for name in ("max_length", "mixed_precision"):
+        if values.get(name) is None:
+            values.pop(name, None)
+            if name in trained:
+                values[name] = trained[name]
+    return values
+
+
+def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:
+    """The fine-tuning's own recipe where the evaluation repeats what it measured, else a new one."""
+    run = located.run
+    if run is not None and run.kind == "finetune" and run.task == task.name:
+        same = all(run.spec[name] == getattr(spec, name) for name in ("max_length", "mixed_precision"))
+        splits = ("train", *task.evaluation_splits)
+        seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
+            task, splits, desk.data_dir
+        )
+        if same and seen and run.recipe:
+            return run.recipe
+    return specs.digest(
+        {"kind": "eval", "model": located.recipe, "data": data, "spec": spec.determining()}
+    )
+
+
+# ---------------------------------------------------------------------------------------- running
+
+
+def _perform(
+    desk: Desk,
+    opening: Opening,
+    action: Callable[[Place], Outcome],
+    out: Path | None = None,
+) -> Done:
+    """Answer from the database, or run `action` and record what becomes of it."""
+    ledger = desk.ledger
+    twin = None if desk.force else ledger.finished(opening.fingerprint)
+    if twin is not None and (out is None or ledger.folder(twin) == out.resolve()):
+        assert twin.id is not None
+        return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
+    from jdna_cli.engine import devices
+    from jdna_cli.engine.pipelines import Place
+    from jdna_cli.engine.training import Surroundings
+
+    cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
+    if desk.resume and cut_off is None:
+        say("no run of this request was cut off: starting from the beginning")
+    if cut_off is not None:
+        run = ledger.take_up(cut_off)
+    else:
+        run = ledger.start(opening, devices.versions(), out)
+    folder, work = ledger.folder(run), ledger.work(run)
+    title = f"run {run.id} · {run.kind}"
+    kind = opening.spec.kind
+    with (
+        ledger.running(run, fresh=cut_off is None),
+        Stopper(graceful=kind == "finetune") as stopper,
+        Reporter(title) as reporter,
+    ):
+        progress = (lambda *_: None) if desk.quiet else reporter
+        surroundings = Surroundings(work, progress, stopper.asked)
+        outcome = action(Place(folder, desk.data_dir, surroundings))
+        run = ledger.finish(run, outcome)
+    shutil.rmtree(work, ignore_errors=True)
+    return Done(run, outcome, folder, cached=False, notes=outcome.notes)
+
+
+class Stopper:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into a stop.
+
+    Where work cannot stop in an orderly way (`graceful` is False), the first one stops it.
+    """
+
+    def __init__(self, *, graceful: bool) -> None:
+        self._graceful = graceful
+        self._asked = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def asked(self) -> int:
+        """Number of the signal that asked to stop, else 0."""
+        return self._asked
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self._graceful:
+            raise InterruptedRunError("interrupted", number)
+        self._asked = number
+        say("stopping after this step, with a checkpoint (once more: at once)")

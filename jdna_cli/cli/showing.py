@@ -1,0 +1,155 @@
+"""Results of a run as a person or a program reads them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.cli.console import say
+from jdna_cli.cli.jobs import Done
+from jdna_cli.results import LayerSparsity, Outcome
+from jdna_cli.store.tables import Run
+
+_COLUMNS = (
+    "id",
+    "kind",
+    "status",
+    "fingerprint",
+    "parent",
+    "other",
+    "model",
+    "task",
+    "metric",
+    "regime",
+    "criterion",
+    "pattern",
+    "scope",
+    "prunable",
+    "sparsity",
+    "sparsity_reached",
+    "bits",
+    "data_fraction",
+    "seed",
+    "started_at",
+    "finished_at",
+    "device",
+    "error",
+)
+
+
+def run_as_json(run: Run) -> dict[str, Any]:
+    """The columns of a run that a program needs."""
+    values = {name: getattr(run, name) for name in _COLUMNS}
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+
+
+def as_json(done: Done) -> dict[str, Any]:
+    """The one object that `--json` prints."""
+    run = {**run_as_json(done.run), "cached": done.cached, "artifact": str(done.folder.resolve())}
+    found: dict[str, Any] = {"run": run, "metrics": metrics_of(done.outcome)}
+    if done.run.kind == "prune":
+        found["pruning"] = pruning_of(done.outcome)
+    if done.run.kind == "interpolate":
+        points = done.outcome.points
+        found["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
+        found["barrier"] = found["metrics"]["barrier"]
+    return found
+
+
+def metrics_of(outcome: Outcome) -> dict[str, float]:
+    """Results by name: those of the first split under their own, others as split/name."""
+    found: dict[str, float] = {}
+    results = [m for m in outcome.measurements if m.step is None]
+    first = next((m.split for m in results if m.split != "train"), None)
+    for m in results:
+        found[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
+    return found
+
+
+def pruning_of(outcome: Outcome) -> dict[str, Any]:
+    """What was pruned, in all and per tensor."""
+    return {
+        "sparsity": outcome.sparsity,
+        "pruned": outcome.pruned,
+        "prunable": outcome.prunable,
+        "layers": [
+            {"name": x.name, "shape": list(x.shape), "sparsity": x.sparsity} for x in outcome.layers
+        ],
+        "collapsed": list(outcome.collapsed()),
+    }
+
+
+def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
+    """Print a run's result to standard output."""
+    for note in done.notes:
+        say(note)
+    if json_asked:
+        print(json.dumps(as_json(done), allow_nan=False))
+        return
+    run, outcome = done.run, done.outcome
+    again = " (answered from the database)" if done.cached else ""
+    print(f"run {run.id} · {title(run)}{again}")
+    if run.kind == "prune":
+        for line in pruning_lines(outcome):
+            print(line)
+        print(f"model: {done.folder} (zeros are stored like any value: as large as before)")
+    else:
+        if run.kind == "interpolate":
+            _print_points(done)
+        metrics = metrics_of(outcome)
+        print(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
+        if outcome.layers:
+            print(f"zeros among prunable weights: {outcome.pruned:,} of {outcome.prunable:,}")
+        print(f"files: {done.folder}")
+    if plot is not None:
+        print(f"plot: {plot}")
+
+
+def title(run: Run) -> str:
+    """What a run did, in a line."""
+    what = {"prune": "pruned", "finetune": "fine-tuned", "eval": "evaluated"}
+    parts = [f"{what.get(run.kind, 'interpolated')} {run.model}"]
+    if run.task:
+        parts.append(f"on {run.task}")
+    if run.pattern:
+        amount = f"{run.sparsity:.0%}" if run.pattern == "unstructured" else run.pattern
+        scope = f" {run.scope}" if run.scope else ""
+        parts.append(f"at {amount} ({run.criterion}{scope})")
+    if run.regime and run.kind == "finetune":
+        parts.append(f"· {run.regime} · seed {run.seed}")
+    return " ".join(parts)
+
+
+def pruning_lines(outcome: Outcome) -> list[str]:
+    """How many weights went, from where most and least, and which tensors lost all."""
+    if not outcome.layers:
+        return ["nothing was prunable"]
+    lines = [
+        f"zeros: {outcome.pruned:,} of {outcome.prunable:,} prunable weights "
+        f"({outcome.sparsity:.4%}) in {len(outcome.layers)} tensors"
+    ]
+    most = max(outcome.layers, key=lambda x: x.sparsity)
+    least = min(outcome.layers, key=lambda x: x.sparsity)
+    lines.append(f"most: {_layer(most)} · least: {_layer(least)}")
+    if collapsed := outcome.collapsed():
+        lines.append(f"collapsed, at most 1 % of the weights left: {', '.join(collapsed)}")
+    return lines
+
+
+def _layer(layer: LayerSparsity) -> str:
+    return f"{layer.name} {layer.sparsity:.1%}"
+
+
+def _print_points(done: Done) -> None:
+    highest = max(p.loss for p in done.outcome.points)
+    print(f"{'alpha':>6} {'loss':>8} {done.run.metric or 'score':>9}")
+    for p in done.outcome.points:
+        bar = "█" * round(30 * p.loss / highest) if highest > 0 else ""
+        print(f"{p.alpha:6.2f} {p.loss:8.4f} {p.score:9.4f}  {bar}")
+
+
+def format_number(value: float) -> str:
+    """Four significant digits, without an exponent where that reads better."""
+    return f"{value:.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.4g}"

@@ -1,0 +1,138 @@
+"""Figures: readable in grey, the same bytes each time from the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.results import Point
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes serve in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: heights with their spread (None: no spread known)."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: lines over a shared axis, whose ticks may carry names."""
+
+    title: str
+    x_label: str
+    lines: tuple[Line, ...]
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+def check_path(path: Path) -> Path:
+    """Refuse a plot that could not be written, before anything is computed.
+
+    Raises:
+        RequestError: unknown suffix, or no such folder.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise RequestError(f"--plot: {path} must end in {', '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"--plot: there is no folder {path.absolute().parent}")
+    return path
+
+
+def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, path: Path) -> None:
+    """Draw panels side by side, up to three in a row, with a dotted line at `reference`."""
+    figure = _figure(5.2 * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
+    axes = figure.subplots(
+        -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
+    ).ravel()
+    for axis, panel in zip(axes, found, strict=False):
+        axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
+        for i, line in enumerate(panel.lines):
+            _draw(axis, line, i)
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_xlabel(panel.x_label)
+        if panel.ticks:
+            axis.set_xticks([x for x, _ in panel.ticks], [name for _, name in panel.ticks])
+        axis.grid(True, color="0.9", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, frameon=False)
+    for axis in axes[len(found) :]:
+        axis.set_axis_off()
+    for axis in axes[:: min(3, len(found))]:
+        axis.set_ylabel(y_label)
+    figure.supxlabel(note, fontsize=8, color="0.35")
+    _save(figure, path)
+
+
+def line(points: Sequence[Point], metric: str, path: Path) -> None:
+    """Draw loss and score along the line between two models, with the chord of the loss."""
+    figure = _figure(6.4, 4.0)
+    axis = figure.subplots()
+    x = [p.alpha for p in points]
+    losses, scores = [p.loss for p in points], [p.score for p in points]
+    axis.plot([0, 1], [losses[0], losses[-1]], color="0.35", linewidth=1, linestyle=":")
+    (first,) = axis.plot(x, losses, color=COLOURS[0], marker=MARKERS[0], label="loss")
+    axis.set_xlabel("α: 0 = first model, 1 = second model")
+    axis.set_ylabel("loss")
+    other = axis.twinx()
+    (second,) = other.plot(x, scores, color=COLOURS[1], marker=MARKERS[1], ls="--", label=metric)
+    other.set_ylabel(metric)
+    axis.legend(handles=[first, second], fontsize=8, frameon=False)
+    axis.grid(True, color="0.9", linewidth=0.8)
+    axis.spines["top"].set_visible(False)
+    other.spines["top"].set_visible(False)
+    _save(figure, path)
+
+
+def _draw(axis: Any, line: Line, i: int) -> None:
+    style = {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": DASHES[i % len(DASHES)],
+        "markersize": 5,
+    }
+    axis.plot(line.x, line.y, label=line.label, **style)
+    known = [(x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True) if s is not None]
+    if known:
+        xs, ys, spreads = zip(*known, strict=True)
+        low = [y - s for y, s in zip(ys, spreads, strict=True)]
+        high = [y + s for y, s in zip(ys, spreads, strict=True)]
+        axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _figure(width: float, height: float) -> Figure:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams.update({"svg.hashsalt": "jdna", "pdf.fonttype": 42, "font.size": 9})
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without a date the same data gives the same bytes.
+    nameless: dict[str, dict[str, Any]] = {
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None},
+        ".png": {"Software": None},
+    }
+    try:
+        figure.savefig(path, dpi=150, metadata=nameless[path.suffix.lower()])
+    except OSError as error:
+        raise JdnaError(f"{path} could not be written: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""The database of runs: tables, views, migrations, and the ledger that writes to it."""

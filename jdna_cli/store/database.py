@@ -1,0 +1,173 @@
+"""Opening a database: connection, schema, migrations. All of them safe among many processes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from jdna_cli.errors import RequestError, redact
+from jdna_cli.store.schema import head, migrations_folder
+from jdna_cli.store.views import VIEWS
+
+BUSY_SECONDS = 30.0
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite URL; None for any other database."""
+    parsed = parse_url(url)
+    if not parsed.drivername.startswith("sqlite"):
+        return None
+    if not parsed.database or parsed.database == ":memory:":
+        raise RequestError("--db: runs must outlive the process, give sqlite:///FILE")
+    return Path(parsed.database)
+
+
+def parse_url(url: str) -> sa.URL:
+    """Parse a database URL.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        return sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise RequestError(
+            f"--db: {redact(url)!r} is no database URL, as sqlite:///runs.db is"
+        ) from None
+
+
+def open_engine(url: str) -> Engine:
+    """An engine on which every transaction is safe among processes."""
+    parse_url(url)
+    try:
+        engine = sa.create_engine(url, hide_parameters=True)
+    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise RequestError(f"--db: no driver for {redact(url)} ({error})") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    # Without its own BEGIN, which pysqlite issues too late for reads that writes build on.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Changing the mode does not wait for the busy timeout.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that reads, then writes, fails at once when another wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def prepare(url: str) -> Engine:
+    """Open the database for writing, at the newest schema.
+
+    A new one is created, also by several processes at once; an older one is copied, then upgraded.
+
+    Raises:
+        RequestError: it was written by a newer jdna, or cannot be written.
+    """
+    file = sqlite_file(url)
+    if file is not None:
+        _require_writable(file)
+    engine = open_engine(url)
+    try:
+        found = revision(engine)
+        if found == head():
+            return engine
+        check_not_newer(found)
+        if file is not None and found is not None:
+            _back_up(file, found)
+        upgrade(engine)
+    except sa.exc.OperationalError as error:
+        raise RequestError(f"database {redact(url)} cannot be opened: {_cause(error)}") from None
+    except sa.exc.DatabaseError as error:
+        raise RequestError(f"{redact(url)} is no jdna database: {_cause(error)}") from None
+    return engine
+
+
+def revision(engine: Engine) -> str | None:
+    """The schema of the database; None if it has none yet."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def check_not_newer(found: str | None) -> None:
+    """Refuse a schema that this jdna does not know.
+
+    Raises:
+        RequestError: names both.
+    """
+    if found is not None and found > head():
+        raise RequestError(
+            f"the database has schema {found}, this jdna knows up to {head()}: update jdna"
+        )
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest, in one transaction: all of it or nothing."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        # Views hold no data; a table that a view reads cannot be changed under it.
+        for view in reversed(VIEWS):
+            connection.execute(sa.text(f"DROP VIEW IF EXISTS {view.name}"))
+        command.upgrade(config, "head")
+        for view in VIEWS:
+            connection.execute(sa.text(f"CREATE VIEW {view.name} AS {view.query}"))
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{file.parent} cannot be made: {error.strerror or error}") from None
+    for path in (file.parent, file):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise RequestError(f"{path} is read-only: name another place with --home or --db")
+
+
+def _back_up(file: Path, found: str) -> None:
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
+    target = file.with_name(f"{file.name}.{found}-{stamp}.backup")
+    with sqlite3.connect(file) as source, sqlite3.connect(target) as copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
+
+
+def _cause(error: Exception) -> str:
+    return redact(str(getattr(error, "orig", None) or error).splitlines()[0])
+
+
+def default_url(home: Path) -> str:
+    """The database of a home folder."""
+    return f"sqlite:///{home / 'jdna.db'}"
+
+

@@ -1,0 +1,147 @@
+"""Reading a database without being able to change it: for reports, lists, and users' own SQL.
+
+SQLite is read through the standard library alone, which starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.errors import JdnaError, RequestError
+
+QUERY_SECONDS = 60.0
+
+_ALLOWED = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a query returned."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Each row as a dictionary."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def query(url: str, sql: str, parameters: Sequence[Any] = ()) -> Rows:
+    """Run one statement that can only read.
+
+    Args:
+        url: the database. A SQLite file must be there.
+        sql: the statement, with `?` for each parameter.
+        parameters: their values.
+
+    Raises:
+        RequestError: there is no database, or the statement is wrong or would do more than read.
+    """
+    if url.startswith("sqlite:///"):
+        return _query_sqlite(Path(url.removeprefix("sqlite:///")), sql, parameters)
+    return _query_server(url, sql, parameters)
+
+
+def require_schema(url: str, expected: str) -> None:
+    """Refuse to report on a schema other than `expected`.
+
+    Raises:
+        RequestError: the database is no jdna database, older, or newer.
+    """
+    try:
+        found = query(url, "SELECT version_num FROM alembic_version").rows
+    except RequestError as error:
+        if "alembic_version" not in str(error):
+            raise
+        raise RequestError(f"{_file(url)} is no jdna database") from None
+    if not found or found[0][0] < expected:
+        raise RequestError("the database has an older schema: run `jdna db upgrade`")
+    if found[0][0] > expected:
+        raise RequestError(
+            f"the database has schema {found[0][0]}, this jdna knows up to {expected}: update jdna"
+        )
+
+
+def _file(url: str) -> str:
+    return url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else "the database"
+
+
+def _query_sqlite(file: Path, sql: str, parameters: Sequence[Any]) -> Rows:
+    deadline = time.monotonic() + QUERY_SECONDS
+
+    def late() -> int:
+        return int(time.monotonic() > deadline)
+
+    def authorise(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
+
+    with _open_sqlite(file) as connection:
+        connection.set_authorizer(authorise)
+        connection.set_progress_handler(late, 100_000)
+        try:
+            cursor = connection.execute(sql, tuple(parameters))
+            rows = cursor.fetchall()
+        except sqlite3.Warning as error:
+            raise RequestError(f"SQL: {error}") from None
+        except sqlite3.Error as error:
+            if "interrupted" in str(error):
+                raise JdnaError(f"SQL: stopped after {QUERY_SECONDS:.0f} s") from None
+            if "not authorized" in str(error) or "prohibited" in str(error):
+                raise RequestError("SQL: only statements that read are allowed") from None
+            raise RequestError(f"SQL: {error}") from None
+        if cursor.description is None:
+            raise RequestError("SQL: give one SELECT statement")
+        return Rows(tuple(column[0] for column in cursor.description), rows)
+
+
+@contextlib.contextmanager
+def _open_sqlite(file: Path) -> Iterator[sqlite3.Connection]:
+    if not file.is_file():
+        raise RequestError(f"there is no database at {file}: nothing has been run there yet")
+    # A read-only WAL database needs its -shm file; where that cannot be made, nobody writes either.
+    address = f"{file.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=30)
+    try:
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
+        except sqlite3.DatabaseError as error:
+            raise RequestError(f"{file} is no jdna database: {error}") from None
+        yield connection
+    finally:
+        connection.close()
+
+
+def _query_server(url: str, sql: str, parameters: Sequence[Any]) -> Rows:
+    import sqlalchemy as sa
+
+    from jdna_cli.store.database import open_engine
+
+    engine = open_engine(url)
+    names = {f"p{i}": value for i, value in enumerate(parameters)}
+    parts = sql.split("?") if parameters else [sql]
+    text = parts[0] + "".join(f":p{i}{part}" for i, part in enumerate(parts[1:]))
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            limit = f"SET LOCAL statement_timeout = {int(QUERY_SECONDS * 1000)}"
+            connection.exec_driver_sql(limit)
+            result = connection.execute(sa.text(text), names)
+            return Rows(tuple(result.keys()), [tuple(row) for row in result])
+    except sa.exc.DBAPIError as error:
+        raise RequestError(f"SQL: {str(error.orig).splitlines()[0]}") from None
+    finally:
+        engine.dispose()

@@ -1,0 +1,177 @@
+"""The tables. The `doc` of each column is its documentation (`docs/database.md`).
+
+Values are validated in the specs; the constraints here are the second line of defence.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Status(str, Enum):
+    """What became of a run."""
+
+    running = "running"
+    finished = "finished"
+    failed = "failed"
+    interrupted = "interrupted"
+
+
+def _text(doc: str, *, null: bool = True, index: bool = False) -> Any:
+    return Field(sa_column=sa.Column(sa.Text, nullable=null, index=index, doc=doc))
+
+
+def _number(doc: str, *, null: bool = True) -> Any:
+    kind = sa.Double()
+    return Field(sa_column=sa.Column(kind, nullable=null, doc=doc))
+
+
+def _integer(doc: str, *, null: bool = True, index: bool = False) -> Any:
+    return Field(sa_column=sa.Column(sa.BigInteger, nullable=null, index=index, doc=doc))
+
+
+def _moment(doc: str, *, null: bool = True) -> Any:
+    kind = sa.DateTime(timezone=True)
+    return Field(sa_column=sa.Column(kind, nullable=null, doc=doc))
+
+
+def _json(doc: str) -> Any:
+    return Field(sa_column=sa.Column(sa.JSON, nullable=False, doc=doc))
+
+
+def _of_run(doc: str, *, null: bool = False, cascade: bool = True, key: bool = False) -> Any:
+    target = sa.ForeignKey("run.id", ondelete="CASCADE" if cascade else None)
+    return Field(
+        sa_column=sa.Column(
+            sa.Integer, target, nullable=null, index=not key, primary_key=key, doc=doc
+        )
+    )
+
+
+class Run(SQLModel, table=True):
+    """One execution of one command."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        sa.CheckConstraint(
+            "status IN ('running', 'finished', 'failed', 'interrupted')", name="status"
+        ),
+        sa.CheckConstraint("sparsity >= 0 AND sparsity < 1", name="sparsity"),
+        sa.Index("ix_run_recipe_seed", "recipe", "seed"),
+        {"info": {"description": "One row per execution of one command."}, "sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(
+        default=None,
+        sa_column=sa.Column(sa.Integer, primary_key=True, doc="number of the run, as in run:ID"),
+    )
+    kind: str = _text("prune, finetune, eval, or interpolate", null=False)
+    status: str = _text("running, finished, failed, or interrupted", null=False, index=True)
+    spec: dict[str, Any] = _json("what was asked, every field of the command's spec")
+    fingerprint: str = _text("name of the result: request, weights, and data", null=False, index=True)
+    recipe: str | None = _text("fingerprint of the cell without its pruning and its seed")
+    parent: int | None = _of_run("the run whose model this one used", null=True, cascade=False)
+    other: int | None = _of_run("interpolate: the run at the other end", null=True, cascade=False)
+    model: str | None = _text("the pre-trained model at the root of all parents", index=True)
+    model_identity: str | None = _text("hash of the content of that model")
+    data_identity: str | None = _text("hash or revision of the task's examples that were used")
+    task: str | None = _text("name of the task", index=True)
+    metric: str | None = _text("the task's main metric")
+    human: float | None = _number("a person's score on the main metric, as a fraction")
+    regime: str | None = _text("transfer regime")
+    criterion: str | None = _text("what chose the weights; empty where nothing was pruned")
+    pattern: str | None = _text("unstructured or N:M (N of M kept); empty where nothing was pruned")
+    scope: str | None = _text("where scores competed: global, layer, or row; empty for N:M")
+    prunable: str | None = _text("which weights could be pruned, besides the default")
+    sparsity: float | None = _number("sparsity asked for, 1 - N/M for N:M, 0 where dense")
+    sparsity_reached: float | None = _number("zeros among prunable weights at the end, counted")
+    bits: int | None = _integer("bits per stored weight")
+    data_fraction: float | None = _number("fraction of the training set used")
+    seed: int | None = _integer("seed of head, order of examples, dropout, and subset")
+    started_at: dt.datetime = _moment("when it started (UTC)", null=False)
+    finished_at: dt.datetime | None = _moment("when it ended, however it ended (UTC)")
+    heartbeat_at: dt.datetime | None = _moment("when its process last said that it lives (UTC)")
+    host: str | None = _text("machine of its process")
+    pid: int | None = _integer("number of its process")
+    process_started: float | None = _number("when its process started, seconds since 1970")
+    device: str | None = _text("what computed")
+    versions: dict[str, Any] = _json("versions of jdna, Python, and the libraries that compute")
+    git_commit: str | None = _text("commit of jdna's own source tree, if it ran from one")
+    artifact: str | None = _text("folder of its files; relative to the home folder if inside it")
+    error: str | None = _text("why it failed or was interrupted, in one line")
+
+
+class Metric(SQLModel, table=True):
+    """One measured number of a run."""
+
+    __tablename__ = "metric"
+    __table_args__ = (
+        sa.Index("ix_metric_run_name", "run", "name"),
+        {"info": {"description": "One row per number: results (step empty) and training curves (with a step)."}},
+    )
+
+    id: int | None = Field(
+        default=None,
+        sa_column=sa.Column(sa.Integer, primary_key=True, doc="number of the row"),
+    )
+    run: int = _of_run("the run")
+    split: str = _text("split of the task it was measured on", null=False)
+    name: str = _text("loss, accuracy, best_accuracy, examples_per_second, …", null=False)
+    value: float = _number("the number; scores are fractions", null=False)
+    step: int | None = _integer("optimiser step of a training curve; empty for a result")
+
+
+class Layer(SQLModel, table=True):
+    """One prunable tensor of a run's model."""
+
+    __tablename__ = "layer"
+    __table_args__ = ({"info": {"description": "One row per prunable tensor: how many weights are not zero."}},)
+
+    run: int = _of_run("the run", key=True)
+    tensor: str = Field(
+        sa_column=sa.Column(sa.Text, primary_key=True, doc="name of the tensor in the file")
+    )
+    shape: list[int] = _json("its shape")
+    kept: int = _integer("weights that are not zero", null=False)
+    total: int = _integer("all its weights", null=False)
+
+
+class Point(SQLModel, table=True):
+    """One point of an interpolation."""
+
+    __tablename__ = "point"
+    __table_args__ = ({"info": {"description": "One row per point on the line between two models."}},)
+
+    run: int = _of_run("the run", key=True)
+    alpha: float = Field(
+        sa_column=sa.Column(
+            sa.Double, primary_key=True, doc="0 at the first model, 1 at the second"
+        )
+    )
+    loss: float = _number("mean loss there", null=False)
+    score: float = _number("the task's main metric there", null=False)
+
+
+class Weights(SQLModel, table=True):
+    """Hashes of weight files, so that each is read only once."""
+
+    __tablename__ = "weights"
+    __table_args__ = ({"info": {"description": "Hashes of weight files, remembered by path, size, and time."}},)
+
+    path: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="the file"))
+    size: int = _integer("its bytes when it was hashed", null=False)
+    modified_ns: int = _integer("its time of change when it was hashed, in nanoseconds", null=False)
+    sha256: str = _text("hash of its content", null=False)

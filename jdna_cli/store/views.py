@@ -1,0 +1,164 @@
+"""The views, for reports and for people who write SQL. Made anew whenever the schema is upgraded.
+
+Each view comes with a word on every column; `docs/database.md` is made from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: its query, and what its columns mean."""
+
+    name: str
+    description: str
+    query: str
+    columns: dict[str, str]
+
+
+_CELL = {
+    "model": "the pre-trained model at the root",
+    "task": "name of the task",
+    "metric": "the task's main metric",
+    "split": "the split it was measured on",
+}
+_PRUNING = {
+    "regime": "transfer regime",
+    "criterion": "what chose the weights; empty where dense",
+    "pattern": "unstructured or N:M; empty where dense",
+    "scope": "where scores competed",
+    "prunable": "which weights could be pruned, besides the default",
+    "sparsity": "sparsity asked for",
+    "bits": "bits per stored weight",
+    "data_fraction": "fraction of the training set used",
+    "recipe": "equal for cells that differ only in pruning and seed",
+}
+
+PERFORMANCE = View(
+    "performance",
+    "One row per evaluated cell: its score beside that of the dense run that differs only in the "
+    "pruning. Where a cell was measured more than once, by its fine-tuning and by later "
+    "evaluations, the fine-tuning counts, and of several the latest.",
+    """
+WITH measured AS (
+  SELECT run.id AS run_id, run.model, run.task, metric.name AS metric, metric.split,
+    metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.prunable,
+    run.sparsity, run.sparsity_reached, run.bits, run.data_fraction, run.seed, run.finished_at,
+    run.recipe, run.human,
+    ROW_NUMBER() OVER (
+      PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
+        run.prunable, run.sparsity, run.bits, metric.split
+      ORDER BY CASE WHEN run.kind = 'finetune' THEN 0 ELSE 1 END, run.id DESC
+    ) AS place
+  FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric
+  WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval') AND metric.step IS NULL
+), cell AS (SELECT * FROM measured WHERE place = 1)
+SELECT cell.run_id, cell.model, cell.task, cell.metric, cell.split, cell.score,
+  dense.run_id AS dense_run_id, dense.score AS dense_score,
+  CASE WHEN dense.score > 0 THEN cell.score / dense.score END AS relative,
+  CASE WHEN dense.score > 0 THEN 1 - cell.score / dense.score END AS relative_drop,
+  cell.regime, cell.criterion, cell.pattern, cell.scope, cell.prunable, cell.sparsity,
+  cell.sparsity_reached, cell.bits, cell.data_fraction, cell.seed, cell.finished_at, cell.recipe,
+  cell.human
+FROM cell LEFT JOIN cell AS dense
+  ON dense.recipe = cell.recipe AND dense.seed = cell.seed AND dense.split = cell.split
+  AND dense.regime = 'dense'
+""",
+    {
+        "run_id": "the run",
+        **_CELL,
+        "score": "the main metric, as a fraction",
+        "dense_run_id": "the dense run it is compared with; empty if there is none",
+        "dense_score": "the dense run's score",
+        "relative": "score / dense score; empty without a dense run or if its score is not above 0",
+        "relative_drop": "1 - relative",
+        **_PRUNING,
+        "sparsity_reached": "zeros among prunable weights at the end, counted",
+        "seed": "the run's seed",
+        "finished_at": "when the run ended",
+        "human": "a person's score on the main metric",
+    },
+)
+
+PERFORMANCE_DROP = View(
+    "performance_drop",
+    "`performance` over seeds: one row per cell, with the task's difficulty.",
+    """
+WITH mean AS (
+  SELECT model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
+    data_fraction, recipe, AVG(score) AS score, AVG(dense_score) AS dense_score,
+    AVG(relative) AS mean_relative, AVG(relative_drop) AS mean_relative_drop, MAX(human) AS human,
+    COUNT(*) AS n
+  FROM performance
+  GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
+    data_fraction, recipe
+)
+SELECT mean.model, mean.task, mean.metric, mean.split,
+  CASE WHEN mean.human > 0 THEN (mean.human - mean.dense_score) / mean.human END AS difficulty,
+  mean.score, mean.dense_score, mean.mean_relative, mean.mean_relative_drop,
+  CASE WHEN COUNT(cell.relative_drop) > 1 THEN SQRT(
+    SUM((cell.relative_drop - mean.mean_relative_drop)
+      * (cell.relative_drop - mean.mean_relative_drop)) / (COUNT(cell.relative_drop) - 1)
+  ) END AS sd_relative_drop,
+  mean.n, mean.regime, mean.criterion, mean.pattern, mean.scope, mean.prunable, mean.sparsity,
+  mean.bits, mean.data_fraction, mean.recipe
+FROM mean JOIN performance AS cell
+  ON cell.recipe = mean.recipe AND cell.split = mean.split AND cell.regime = mean.regime
+  AND cell.sparsity = mean.sparsity
+  AND COALESCE(cell.criterion, '') = COALESCE(mean.criterion, '')
+  AND COALESCE(cell.pattern, '') = COALESCE(mean.pattern, '')
+  AND COALESCE(cell.scope, '') = COALESCE(mean.scope, '')
+  AND COALESCE(cell.prunable, '') = COALESCE(mean.prunable, '')
+  AND COALESCE(cell.bits, 0) = COALESCE(mean.bits, 0)
+GROUP BY mean.model, mean.task, mean.metric, mean.split, mean.human, mean.score, mean.dense_score,
+  mean.mean_relative, mean.mean_relative_drop, mean.n, mean.regime, mean.criterion, mean.pattern,
+  mean.scope, mean.prunable, mean.sparsity, mean.bits, mean.data_fraction, mean.recipe
+""",
+    {
+        **_CELL,
+        "difficulty": "(human - dense) / human, dense being the mean over the same seeds",
+        "score": "mean score over seeds",
+        "dense_score": "mean score of the dense runs",
+        "mean_relative": "mean of relative performance",
+        "mean_relative_drop": "mean of 1 - relative performance",
+        "sd_relative_drop": "standard deviation over seeds (n - 1); empty for one seed",
+        "n": "number of seeds",
+        **_PRUNING,
+    },
+)
+
+LOSS_BARRIER = View(
+    "loss_barrier",
+    "One row per interpolation: the height of the loss above the straight line between the losses "
+    "of its two ends.",
+    """
+SELECT run.id AS run_id, run.parent AS first_run_id, run.other AS second_run_id, run.model,
+  run.task, MAX(point.loss - ((1 - point.alpha) * first.loss + point.alpha * last.loss)) AS barrier,
+  MAX(point.loss) AS highest_loss, first.loss AS first_loss, last.loss AS second_loss,
+  COUNT(*) AS points, run.finished_at
+FROM run
+  JOIN point ON point.run = run.id
+  JOIN point AS first ON first.run = run.id AND first.alpha = 0
+  JOIN point AS last ON last.run = run.id AND last.alpha = 1
+WHERE run.status = 'finished'
+GROUP BY run.id, run.parent, run.other, run.model, run.task, first.loss, last.loss, run.finished_at
+""",
+    {
+        "run_id": "the interpolation",
+        "first_run_id": "the run at alpha = 0, if it was one",
+        "second_run_id": "the run at alpha = 1, if it was one",
+        "model": "the pre-trained model at the root",
+        "task": "name of the task",
+        "barrier": "max over alpha of loss(alpha) - ((1 - alpha) loss(0) + alpha loss(1))",
+        "highest_loss": "highest loss on the line",
+        "first_loss": "loss at alpha = 0",
+        "second_loss": "loss at alpha = 1",
+        "points": "number of points measured",
+        "finished_at": "when it ended",
+    },
+)
+
+# In the order in which they can be made; dropped in the opposite order.
+VIEWS = (PERFORMANCE, PERFORMANCE_DROP, LOSS_BARRIER)
