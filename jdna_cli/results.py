@@ -67,5 +67,5 @@ class Outcome:
         return self.pruned / self.prunable if self.prunable else None
 
     def collapsed(self, kept_fraction: float = 0.01) -> tuple[str, ...]:
-        """Names of the tensors that kept at most `kept_fraction` of their weights: layer collapse."""
+        """Layer collapse: the tensors that kept at most `kept_fraction` of their weights."""
         return tuple(x.name for x in self.layers if x.kept <= kept_fraction * x.total)

@@ -20,12 +20,20 @@ class Boundary(TyperGroup):
     """Every error that a user can mend is one line on standard error and an exit code."""
 
     def main(
-        self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run a command line; exit as the contract says."""
         given = list(sys.argv[1:] if args is None else args)
         try:
-            found = super().main(given, *rest, standalone_mode=False, **extra)
+            found = super().main(
+                given, prog_name, complete_var, False, windows_expand_args, **extra
+            )
         except JdnaError as error:
             self._end(given, redact(" ".join(str(error).split())), error.exit_code)
         except (KeyboardInterrupt, typer.Abort):

@@ -16,12 +16,12 @@ from jdna_cli.cli.showing import as_json as done_as_json
 from jdna_cli.errors import RequestError
 
 TASKS = ("living", "larger")
-SPARSITIES = (None, 0.2, 0.3, 0.4, 0.5)
+SPARSITIES = (None, 0.3, 0.4, 0.5, 0.6)
 RECIPE: dict[str, Any] = {
     "epochs": 3,
-    "lr": 5e-5,
+    "lr": 1e-4,
     "batch_size": 32,
-    "max_train_samples": 1200,
+    "max_train_samples": 1600,
     "mixed_precision": "bf16",
     "max_length": 32,
     "checkpoint_every": 0,

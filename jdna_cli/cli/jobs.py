@@ -349,10 +349,12 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
 
 
 def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:
-    """The fine-tuning's own recipe where the evaluation repeats what it measured, else a new one."""
+    """The fine-tuning's own recipe where the evaluation repeats its measurement, else a new one."""
     run = located.run
     if run is not None and run.kind == "finetune" and run.task == task.name:
-        same = all(run.spec[name] == getattr(spec, name) for name in ("max_length", "mixed_precision"))
+        same = all(
+            run.spec[name] == getattr(spec, name) for name in ("max_length", "mixed_precision")
+        )
         splits = ("train", *task.evaluation_splits)
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ MODEL_HELP = "Hub id (optional @revision), local folder, or run:ID."
 _RECIPE, _WHERE, _PRUNING = "Recipe", "Where", "Pruning"
 
 
-class Scope(str, Enum):
+class Scope(StrEnum):
     """Where scores compete."""
 
     GLOBAL = "global"
@@ -20,7 +20,7 @@ class Scope(str, Enum):
     ROW = "row"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Mixed precision."""
 
     NO = "no"
@@ -28,7 +28,7 @@ class Precision(str, Enum):
     FP16 = "fp16"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a table is written."""
 
     TABLE = "table"
@@ -161,9 +161,7 @@ Resume = Annotated[
     ),
 ]  # fmt: skip
 Points = Annotated[int, typer.Option(help="Points on the line, both ends included.")]
-Plot = Annotated[
-    Path | None, typer.Option(help="Draw a plot into this file: .png, .svg, or .pdf.")
-]
+Plot = Annotated[Path | None, typer.Option(help="Draw a plot into this file: .png, .svg, or .pdf.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="Folder for the pruned model, in place of HOME/ID.", rich_help_panel=_WHERE),

@@ -50,7 +50,9 @@ def encode(records: Records, tokenizer: Any, max_length: int, classes: bool) -> 
     return Encoded(features, labels, tokenizer)
 
 
-def training_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def training_order(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
+) -> list[list[int]]:
     """Batches of one epoch: random, but examples of a batch are of similar length.
 
     A function of its arguments alone, so that a resumed run sees what the uninterrupted one saw.

@@ -127,7 +127,9 @@ def tokenizer_of(folder: Path) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from None
+        raise RequestError(
+            f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def load_for_task(source: ModelSource, task: Task, *, new_head: bool, seed: int = 0) -> nn.Module:

@@ -63,7 +63,7 @@ def check_prune(spec: PruneSpec, source: ModelSource) -> list[prunable.Prunable]
     criteria.load(spec.criterion)
     if spec.pattern and spec.scope != "global":
         raise RequestError(f"--scope: {spec.pattern} competes within groups, it has no scope")
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in models.weight_files(source.folder):
         with safe_open(file, framework="pt") as handle:
             shapes |= {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
@@ -130,7 +130,9 @@ class Checked:
     encoded: Encoded
 
 
-def prepare(task: Task, split: str, source: ModelSource, max_length: int, data_dir: Path | None) -> Checked:
+def prepare(
+    task: Task, split: str, source: ModelSource, max_length: int, data_dir: Path | None
+) -> Checked:
     """Read, check and tokenise one split.
 
     Raises:

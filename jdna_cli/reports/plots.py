@@ -107,7 +107,9 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         "markersize": 5,
     }
     axis.plot(line.x, line.y, label=line.label, **style)
-    known = [(x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True) if s is not None]
+    known = [
+        (x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True) if s is not None
+    ]
     if known:
         xs, ys, spreads = zip(*known, strict=True)
         low = [y - s for y, s in zip(ys, spreads, strict=True)]

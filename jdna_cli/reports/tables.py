@@ -1,4 +1,4 @@
-"""Tables for a terminal, a paper, a notebook, and a spreadsheet. Names in them are data, not code."""
+"""Tables for a terminal, a paper, a notebook, a spreadsheet. Names in them are data, not code."""
 
 from __future__ import annotations
 

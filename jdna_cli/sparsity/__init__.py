@@ -1,1 +1,1 @@
-"""Which weights go: scores, exact selection, masks, regimes. Usable on plain tensors, torch only."""
+"""Which weights go: scores, exact selection, masks, regimes. A library on plain tensors."""

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def move_(target: Mapping[str, Tensor], a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) -> None:
+def move_(
+    target: Mapping[str, Tensor], a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float
+) -> None:
     """Set `target` in place to (1 − α) a + α b, bit for bit a at α = 0 and b at α = 1.
 
     Args:
@@ -32,12 +34,13 @@ def first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str | 
         if name not in a:
             return f"tensor {name!r} is only in the second"
         if a[name].shape != b[name].shape:
-            return f"tensor {name!r} is {list(a[name].shape)} in the first, {list(b[name].shape)} in the second"
+            shapes = f"{list(a[name].shape)} in the first, {list(b[name].shape)} in the second"
+            return f"tensor {name!r} is {shapes}"
     return None
 
 
 def barrier(alphas: Sequence[float], losses: Sequence[float]) -> float:
-    """max over α of loss(α) − ((1 − α) loss(0) + α loss(1)); alphas run from 0 to 1.
+    """Max over α of loss(α) − ((1 − α) loss(0) + α loss(1)); alphas run from 0 to 1.
 
     Zero where the line nowhere rises above the chord, since both ends lie on it. Source: Entezari
     et al. 2022 (arXiv 2110.06296), definition 2.3.

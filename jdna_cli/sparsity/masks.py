@@ -67,6 +67,7 @@ def clear_(tensor: Tensor, mask: Mask) -> None:
 
     Args:
         tensor: on the CPU, contiguous, of the mask's shape, 16- or 32-bit floating point.
+        mask: what is kept.
     """
     width = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
     # As integers: no -0, and an infinity times nothing is nothing.

@@ -54,7 +54,9 @@ REGIMES: dict[str, Regime] = {
 }
 
 
-def start_(weights: Mapping[str, Tensor], masks: Mapping[str, Mask], regime: Regime, seed: int) -> None:
+def start_(
+    weights: Mapping[str, Tensor], masks: Mapping[str, Mask], regime: Regime, seed: int
+) -> None:
     """Set the prunable `weights` (CPU, contiguous) in place to where `regime` starts them."""
     import torch
 
@@ -140,7 +142,9 @@ class Constraint:
         """
         for name, expected in self._digests.items():
             if self._digest(name) != expected:
-                raise JdnaError(f"held weights of {name!r} had changed by step {step}: a bug in jdna")
+                raise JdnaError(
+                    f"held weights of {name!r} had changed by step {step}: a bug in jdna"
+                )
 
     def _digest(self, name: str) -> str:
         """SHA-256 of the held weights' bits."""

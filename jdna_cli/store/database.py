@@ -169,5 +169,3 @@ def _cause(error: Exception) -> str:
 def default_url(home: Path) -> str:
     """The database of a home folder."""
     return f"sqlite:///{home / 'jdna.db'}"
-
-

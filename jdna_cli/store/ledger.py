@@ -119,9 +119,15 @@ class Ledger:
 
         with Session(self._engine) as session:
             run = session.get_one(Run, number)
-            metrics = session.exec(select(Metric).where(Metric.run == number).order_by(col(Metric.id)))
-            layers = session.exec(select(Layer).where(Layer.run == number).order_by(col(Layer.tensor)))
-            points = session.exec(select(Point).where(Point.run == number).order_by(col(Point.alpha)))
+            metrics = session.exec(
+                select(Metric).where(Metric.run == number).order_by(col(Metric.id))
+            )
+            layers = session.exec(
+                select(Layer).where(Layer.run == number).order_by(col(Layer.tensor))
+            )
+            points = session.exec(
+                select(Point).where(Point.run == number).order_by(col(Point.alpha))
+            )
             return Outcome(
                 tuple(results.Measurement(m.split, m.name, m.value, m.step) for m in metrics),
                 tuple(
@@ -156,15 +162,11 @@ class Ledger:
             raise RequestError(f"run:{number}: its files are gone from {folder}")
         mask = folder / "mask.safetensors"
         identity = self.identity(folder)
-        return ModelSource(
-            f"run:{number}", folder, identity, mask if mask.is_file() else None
-        ), run
+        return ModelSource(f"run:{number}", folder, identity, mask if mask.is_file() else None), run
 
     def name_of(self, identity: str, otherwise: str) -> str:
         """The name under which these weights were first seen, so that one model has one name."""
-        query = select(Run.model).where(
-            Run.model_identity == identity, col(Run.model).is_not(None)
-        )
+        query = select(Run.model).where(Run.model_identity == identity, col(Run.model).is_not(None))
         with Session(self._engine) as session:
             return session.exec(query.order_by(col(Run.id)).limit(1)).first() or otherwise
 
@@ -268,7 +270,9 @@ class Ledger:
             self._end(run, Status.interrupted, str(error) or "interrupted")
             raise
         except BaseException as error:
-            text = str(error) if isinstance(error, JdnaError) else f"{type(error).__name__}: {error}"
+            text = (
+                str(error) if isinstance(error, JdnaError) else f"{type(error).__name__}: {error}"
+            )
             self._end(run, Status.failed, text)
             raise
         finally:
@@ -284,6 +288,8 @@ class Ledger:
 
     def finish(self, run: Run, outcome: Outcome) -> Run:
         """Record what a run measured, all of it or nothing."""
+        number = run.id
+        assert number is not None
         with Session(self._engine, expire_on_commit=False) as session:
             found = session.get_one(Run, run.id)
             found.status = Status.finished.value
@@ -294,16 +300,16 @@ class Ledger:
                 found.sparsity_reached = outcome.sparsity
             for m in outcome.measurements:
                 session.add(
-                    Metric(run=run.id, split=m.split, name=m.name, value=m.value, step=m.step)
+                    Metric(run=number, split=m.split, name=m.name, value=m.value, step=m.step)
                 )
             for x in outcome.layers:
                 session.add(
                     Layer(
-                        run=run.id, tensor=x.name, shape=list(x.shape), kept=x.kept, total=x.total
+                        run=number, tensor=x.name, shape=list(x.shape), kept=x.kept, total=x.total
                     )
                 )
             for p in outcome.points:
-                session.add(Point(run=run.id, alpha=p.alpha, loss=p.loss, score=p.score))
+                session.add(Point(run=number, alpha=p.alpha, loss=p.loss, score=p.score))
             session.commit()
         return found
 

@@ -6,7 +6,7 @@ Values are validated in the specs; the constraints here are the second line of d
 from __future__ import annotations
 
 import datetime as dt
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ SQLModel.metadata.naming_convention = {
 }
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """What became of a run."""
 
     running = "running"
@@ -35,8 +35,7 @@ def _text(doc: str, *, null: bool = True, index: bool = False) -> Any:
 
 
 def _number(doc: str, *, null: bool = True) -> Any:
-    kind = sa.Double()
-    return Field(sa_column=sa.Column(kind, nullable=null, doc=doc))
+    return Field(sa_column=sa.Column(sa.Double, nullable=null, doc=doc))
 
 
 def _integer(doc: str, *, null: bool = True, index: bool = False) -> Any:
@@ -71,7 +70,10 @@ class Run(SQLModel, table=True):
         ),
         sa.CheckConstraint("sparsity >= 0 AND sparsity < 1", name="sparsity"),
         sa.Index("ix_run_recipe_seed", "recipe", "seed"),
-        {"info": {"description": "One row per execution of one command."}, "sqlite_autoincrement": True},
+        {
+            "info": {"description": "One row per execution of one command."},
+            "sqlite_autoincrement": True,
+        },
     )
 
     id: int | None = Field(
@@ -81,7 +83,9 @@ class Run(SQLModel, table=True):
     kind: str = _text("prune, finetune, eval, or interpolate", null=False)
     status: str = _text("running, finished, failed, or interrupted", null=False, index=True)
     spec: dict[str, Any] = _json("what was asked, every field of the command's spec")
-    fingerprint: str = _text("name of the result: request, weights, and data", null=False, index=True)
+    fingerprint: str = _text(
+        "name of the result: request, weights, and data", null=False, index=True
+    )
     recipe: str | None = _text("fingerprint of the cell without its pruning and its seed")
     parent: int | None = _of_run("the run whose model this one used", null=True, cascade=False)
     other: int | None = _of_run("interpolate: the run at the other end", null=True, cascade=False)
@@ -120,7 +124,7 @@ class Metric(SQLModel, table=True):
     __tablename__ = "metric"
     __table_args__ = (
         sa.Index("ix_metric_run_name", "run", "name"),
-        {"info": {"description": "One row per number: results (step empty) and training curves (with a step)."}},
+        {"info": {"description": "One row per number: results (no step) and training curves."}},
     )
 
     id: int | None = Field(
@@ -138,7 +142,9 @@ class Layer(SQLModel, table=True):
     """One prunable tensor of a run's model."""
 
     __tablename__ = "layer"
-    __table_args__ = ({"info": {"description": "One row per prunable tensor: how many weights are not zero."}},)
+    __table_args__ = (
+        {"info": {"description": "One row per prunable tensor: how many weights are not zero."}},
+    )
 
     run: int = _of_run("the run", key=True)
     tensor: str = Field(
@@ -153,7 +159,9 @@ class Point(SQLModel, table=True):
     """One point of an interpolation."""
 
     __tablename__ = "point"
-    __table_args__ = ({"info": {"description": "One row per point on the line between two models."}},)
+    __table_args__ = (
+        {"info": {"description": "One row per point on the line between two models."}},
+    )
 
     run: int = _of_run("the run", key=True)
     alpha: float = Field(
@@ -169,7 +177,9 @@ class Weights(SQLModel, table=True):
     """Hashes of weight files, so that each is read only once."""
 
     __tablename__ = "weights"
-    __table_args__ = ({"info": {"description": "Hashes of weight files, remembered by path, size, and time."}},)
+    __table_args__ = (
+        {"info": {"description": "Hashes of weight files, remembered by path, size, and time."}},
+    )
 
     path: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="the file"))
     size: int = _integer("its bytes when it was hashed", null=False)

@@ -92,4 +92,6 @@ def check_split(task: Task, split: str) -> str:
     """
     if split in task.splits:
         return split
-    raise RequestError(f"task {task.name!r} has no split {split!r}: it has {', '.join(task.splits)}")
+    raise RequestError(
+        f"task {task.name!r} has no split {split!r}: it has {', '.join(task.splits)}"
+    )

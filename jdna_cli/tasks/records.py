@@ -81,7 +81,7 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
 
 
 def _read_lines(file: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -21,7 +21,8 @@ _SECTION = ("model", "regime", "criterion", "scope", "prunable", "bits")
 # The first run of each recipe says in what recipes differ.
 _SPECS = """
 SELECT run.recipe, run.spec FROM run JOIN (
-  SELECT recipe, MIN(id) AS id FROM run WHERE recipe IS NOT NULL AND task IS NOT NULL GROUP BY recipe
+  SELECT recipe, MIN(id) AS id FROM run
+  WHERE recipe IS NOT NULL AND task IS NOT NULL GROUP BY recipe
 ) AS earliest ON earliest.id = run.id
 """
 
@@ -44,9 +45,11 @@ def _order(row: Row) -> tuple[Any, ...]:
     return (hard, row["label"], row["sparsity"], *(str(row[name] or "") for name in _SECTION))
 
 
-def _labels(found: Sequence[Row], specs: dict[str, dict[str, Any]]) -> dict[tuple[str, ...], str]:
+def _labels(
+    found: Sequence[Row], specs: dict[str, dict[str, Any]]
+) -> dict[tuple[str, str, str], str]:
     """A name for each task that says in what its recipe differs from the task's others."""
-    labels = {}
+    labels: dict[tuple[str, str, str], str] = {}
     for row in found:
         own = {r["recipe"] for r in found if (r["task"], r["model"]) == (row["task"], row["model"])}
         splits = {r["split"] for r in found if r["task"] == row["task"]}
@@ -76,7 +79,11 @@ def _title(key: tuple[Any, ...]) -> str:
     model, regime, criterion, scope, prunable, bits, unstructured = key
     parts = [model, regime, f"{criterion}{f' {scope}' if scope else ''}"]
     parts.append("unstructured" if unstructured else "N:M")
-    return " · ".join([*parts, *([f"tensors {prunable}"] if prunable else [])])
+    if prunable:
+        parts.append(f"tensors {prunable}")
+    if bits not in (None, 32):
+        parts.append(f"{bits} bits")
+    return " · ".join(parts)
 
 
 def _level(row: Row) -> tuple[float, str]:
@@ -108,7 +115,9 @@ def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Sect
         alone = alone or any(row["n"] == 1 for row in own)
         seeds = sorted({row["n"] for row in own})
         # Difficulty is the dense runs' own: a pruned cell may have been run on fewer seeds.
-        base = next((r for r in dense if r["recipe"] == place[2] and r["split"] == place[1]), own[0])
+        base = next(
+            (r for r in dense if r["recipe"] == place[2] and r["split"] == place[1]), own[0]
+        )
         table.append(
             [
                 place[0],
