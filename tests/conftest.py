@@ -84,7 +84,9 @@ def tokenizer():
     raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    raw.train_from_iterator(sentences(), trainers.WordPieceTrainer(400, special_tokens=special))
+    raw.train_from_iterator(
+        sentences(), trainers.WordPieceTrainer(vocab_size=400, special_tokens=special)
+    )
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -129,7 +131,7 @@ FAMILIES = ("bert", "roberta", "gpt2", "llama", "t5")
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, tokenizer):
-    """`tiny(family)`: the folder of a small random model, as its authors would have published it."""
+    """`tiny(family)`: folder of a small random model, as its authors would have published it."""
     made: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
@@ -159,3 +161,9 @@ def bert(tiny, tmp_path) -> Path:
 
 
 QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,11 @@ _COLUMNS = (
 def run_as_json(run: Run) -> dict[str, Any]:
     """The columns of a run that a program needs."""
     values = {name: getattr(run, name) for name in _COLUMNS}
-    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in values.items()}
+    # SQLite gives times back without their zone, which is UTC.
+    return {
+        k: v.replace(tzinfo=UTC).isoformat() if isinstance(v, datetime) else v
+        for k, v in values.items()
+    }
 
 
 def as_json(done: Done) -> dict[str, Any]:

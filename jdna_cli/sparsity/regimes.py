@@ -113,24 +113,20 @@ class Constraint:
             optimizer: steps the weights; its groups' learning rates are read at each step.
             weight_decay: decoupled decay, w ← w − lr · decay · w, of matrices only, as AdamW's.
         """
-        free_decay = [
-            (group, parameter)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if weight_decay and parameter.ndim >= 2
-        ]
         names = {id(weight): name for name, weight in self._weights.items()}
 
-        def before_step(*_: Any) -> None:
+        def before_step(stepped: Optimizer, *_: Any) -> None:
             self.clear_gradients()
-            for group, parameter in free_decay:
-                if parameter.grad is None:
-                    continue
-                decay = parameter.detach() * (group["lr"] * weight_decay)
-                erase = self._erasers.get(names.get(id(parameter), ""))
-                if erase is not None:
-                    erase(decay)
-                parameter.detach().sub_(decay)
+            # Read anew each time: loading a state replaces the groups.
+            for group in stepped.param_groups if weight_decay else ():
+                for parameter in group["params"]:
+                    if parameter.ndim < 2 or parameter.grad is None:
+                        continue
+                    decay = parameter.detach() * (group["lr"] * weight_decay)
+                    erase = self._erasers.get(names.get(id(parameter), ""))
+                    if erase is not None:
+                        erase(decay)
+                    parameter.detach().sub_(decay)
 
         optimizer.register_step_pre_hook(before_step)
 

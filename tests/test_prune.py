@@ -1,0 +1,204 @@
+"""A pruned folder is the model it came from, but for exactly the weights that went."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch.nn.utils import prune as torch_prune
+from transformers.pytorch_utils import Conv1D
+
+from jdna_cli.engine import models, prunable
+from jdna_cli.sparsity import masks
+from tests.conftest import FAMILIES
+
+
+def zeros(folder, names):
+    tensors = load_file(folder / "model.safetensors")
+    return {name: int((tensors[name] == 0).sum()) for name in names}
+
+
+def linear_names(model):
+    """Every linear layer of a bare backbone, by an independent walk."""
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
+
+
+@pytest.mark.slow
+def test_half_of_minilm_goes_exactly_and_as_torch_says(jdna, minilm):
+    found = jdna("prune", minilm, "--sparsity", 0.5, "--json").json
+    folder, pruning = jdna.home / "1", found["pruning"]
+    names = [layer["name"] for layer in pruning["layers"]]
+    before, after = load_file(minilm / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert (
+        pruning["pruned"] == round(0.5 * pruning["prunable"]) == sum(zeros(folder, names).values())
+    )
+    assert pruning["prunable"] == sum(before[name].numel() for name in names)
+    for name in before.keys() - set(names):
+        assert torch.equal(before[name], after[name])
+    gone = torch.cat([before[n][after[n] == 0].abs() for n in names])
+    stayed = torch.cat([before[n][after[n] != 0].abs() for n in names])
+    assert stayed.min() >= gone.max()
+
+    model = transformers.AutoModel.from_pretrained(minilm)
+    assert set(names) == linear_names(model)
+    modules = dict(model.named_modules())
+    pairs = [(modules[name.removesuffix(".weight")], "weight") for name in sorted(names)]
+    torch_prune.global_unstructured(pairs, torch_prune.L1Unstructured, amount=0.5)
+    for module, name in zip((m for m, _ in pairs), sorted(names), strict=True):
+        assert torch.equal(module.weight, after[name])
+
+    loaded, report = transformers.AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert all(torch.equal(p, after[n]) for n, p in loaded.named_parameters())
+
+
+@pytest.mark.slow
+def test_four_of_eight_leaves_four_zeros_in_each_group(jdna, minilm):
+    found = jdna("prune", minilm, "--pattern", "4:8", "--json").json
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    for layer in found["pruning"]["layers"]:
+        groups = (after[layer["name"]] == 0).reshape(-1, 8)
+        assert bool((groups.sum(1) == 4).all())
+        assert layer["sparsity"] == 0.5
+    assert found["run"]["sparsity_reached"] == 0.5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loses_backbone_matrices_and_nothing_else(jdna, tiny, family):
+    source = tiny(family)
+    found = jdna("prune", source, "--sparsity", 0.5, "--json").json
+    names = {layer["name"] for layer in found["pruning"]["layers"]}
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(source))
+    prefix = f"{model.base_model_prefix}."
+    before = load_file(source / "model.safetensors")
+    bare = {name.removeprefix(prefix) for name in names}
+    # A published masked language model has no pooler: what is not in the file cannot be pruned.
+    assert bare == {n for n in linear_names(model) if "pooler" not in n or family == "bert"}
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    assert changed <= names
+    assert sum(int((after[n] == 0).sum()) for n in names) == found["pruning"]["pruned"]
+    kind = getattr(
+        transformers, json.loads((source / "config.json").read_text())["architectures"][0]
+    )
+    loaded, report = kind.from_pretrained(jdna.home / "1", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert loaded.config.model_type == model.config.model_type
+
+
+def test_n_of_m_runs_along_the_input_also_where_it_is_stored_first(jdna, tiny):
+    jdna("prune", tiny("gpt2"), "--pattern", "1:4")
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    weight = after["transformer.h.0.attn.c_attn.weight"]  # (in, out)
+    groups = (weight != 0).T.reshape(-1, 4)
+    assert bool((groups.sum(1) == 1).all())
+
+
+def test_sparsity_zero_changes_no_byte(jdna, bert):
+    jdna("prune", bert, "--sparsity", 0)
+    before = load_file(bert / "model.safetensors")
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    assert all(torch.equal(before[n].view(torch.int32), after[n].view(torch.int32)) for n in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_file_stays_one_and_ties_do_not_change_the_count(jdna, bert, dtype):
+    tensors = load_file(bert / "model.safetensors")
+    coarse = {n: (t * 20).round().div(20).to(dtype) for n, t in tensors.items()}
+    save_file(coarse, bert / "model.safetensors", metadata={"format": "pt"})
+    found = jdna("prune", bert, "--sparsity", 0.9, "--json").json
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    assert {t.dtype for t in after.values()} == {dtype}
+    assert found["run"]["bits"] == 16
+    already = sum(int((coarse[x["name"]] == 0).sum()) for x in found["pruning"]["layers"])
+    asked = round(0.9 * found["pruning"]["prunable"])
+    assert found["pruning"]["pruned"] == asked
+    zero = sum(int((after[x["name"]] == 0).sum()) for x in found["pruning"]["layers"])
+    assert zero == max(asked, already)
+
+
+def test_a_sharded_model_is_pruned_as_the_whole_one(jdna, bert, tmp_path):
+    model = transformers.AutoModel.from_pretrained(bert)
+    shards = tmp_path / "shards"
+    model.save_pretrained(shards, max_shard_size="20KB")
+    assert len(models.weight_files(shards)) > 2
+    jdna("prune", bert, "--sparsity", 0.37)
+    jdna("prune", shards, "--sparsity", 0.37)
+    whole = transformers.AutoModel.from_pretrained(jdna.home / "1").state_dict()
+    parts = transformers.AutoModel.from_pretrained(jdna.home / "2").state_dict()
+    assert all(torch.equal(whole[n], parts[n]) for n in whole)
+
+
+def test_the_mask_file_says_where_the_zeros_are(jdna, bert):
+    found = jdna("prune", bert, "--sparsity", 0.3, "--scope", "row", "--json").json
+    stored = masks.load(jdna.home / "1" / "mask.safetensors")
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    assert list(stored) == [layer["name"] for layer in found["pruning"]["layers"]]
+    for name, mask in stored.items():
+        assert torch.equal(mask.unpacked(), after[name] != 0)
+        assert np.allclose(
+            (after[name] == 0).float().mean(1), round(0.3 * mask.shape[1]) / mask.shape[1]
+        )
+
+
+def test_include_and_exclude_choose_tensors(jdna, bert):
+    found = jdna(
+        "prune", bert, "--sparsity", 0.5, "--include", "*attention*", "--exclude", "*.1.*", "--json"
+    ).json  # fmt: skip
+    names = [layer["name"] for layer in found["pruning"]["layers"]]
+    assert len(names) == 4
+    assert all("layer.0.attention" in name for name in names)
+    assert found["run"]["prunable"] == "+*attention* -*.1.*"
+
+
+def test_collapse_is_reported(jdna, bert):
+    tensors = load_file(bert / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    tensors[name] *= 1e-6
+    save_file(tensors, bert / "model.safetensors", metadata={"format": "pt"})
+    found = jdna("prune", bert, "--sparsity", 0.5, "--json").json
+    assert found["pruning"]["collapsed"] == [name]
+    assert f"collapsed, at most 1 % of the weights left: {name}" in jdna("runs", "show", 1).out
+
+
+def test_the_same_command_is_answered_from_the_database(jdna, bert):
+    first = jdna("prune", bert, "--sparsity", 0.5, "--json").json
+    again = jdna("prune", bert, "--sparsity", 0.5, "--json").json
+    assert not first["run"]["cached"]
+    assert again["run"]["cached"]
+    assert {**again["run"], "cached": False} == first["run"]
+    assert again["pruning"] == first["pruning"]
+    assert jdna("prune", bert, "--sparsity", 0.5, "--force", "--json").json["run"]["id"] == 2
+    with (bert / "model.safetensors").open("r+b") as file:
+        file.seek(-2, 2)
+        byte = file.read(1)
+        file.seek(-2, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    assert jdna("prune", bert, "--sparsity", 0.5, "--json").json["run"]["id"] == 3
+
+
+def test_out_names_the_folder(jdna, bert, tmp_path):
+    found = jdna("prune", bert, "--sparsity", 0.5, "--out", tmp_path / "pruned", "--json").json
+    assert found["run"]["artifact"] == str(tmp_path / "pruned")
+    assert (tmp_path / "pruned" / "model.safetensors").is_file()
+    again = jdna("prune", "run:1", "--sparsity", 0.8, "--json").json
+    assert again["run"]["parent"] == 1
+    jdna("prune", bert, "--sparsity", 0.6, "--out", tmp_path / "pruned", code=2)
+
+
+def test_fused_experts_are_refused_rather_than_left_dense(tokenizer):
+    config = transformers.MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    with pytest.raises(Exception, match="fuses several experts") as caught:
+        prunable.backbone(config)
+    assert caught.value.exit_code == 2
