@@ -6,6 +6,7 @@ import accelerate
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from jdna_cli.errors import RequestError
 
@@ -27,6 +28,8 @@ def accelerator(precision: str) -> Accelerator:
         RequestError: it was launched over several processes.
     """
     check_precision(precision)
+    # Accelerate remembers the first precision of a process; runs differ in theirs.
+    AcceleratorState._reset_state()
     found = Accelerator(mixed_precision=precision)
     if found.num_processes > 1:
         raise RequestError("a run uses one process: start jdna without a launcher")

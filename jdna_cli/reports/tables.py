@@ -85,14 +85,16 @@ def _printable(cell: str) -> str:
 
 
 def _markdown(section: Section) -> str:
-    def line(cells: Sequence[str]) -> str:
-        escaped = (_printable(c).replace("\\", "\\\\").replace("|", "\\|") for c in cells)
-        return f"| {' | '.join(c.replace('<', '&lt;') for c in escaped)} |"
+    def text(cell: str) -> str:
+        return _printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
-    lines = [f"**{_printable(section.title)}**", ""] if section.title else []
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(map(text, cells))} |"
+
+    lines = [f"**{text(section.title)}**", ""] if section.title else []
     lines += [line(section.columns), "|" + "---|" * len(section.columns)]
     lines += [line(row) for row in section.rows]
-    lines += ["", *(f"{_printable(note)}  " for note in section.notes)] if section.notes else []
+    lines += ["", *(f"{text(note)}  " for note in section.notes)] if section.notes else []
     return "\n".join(lines) + "\n"
 
 

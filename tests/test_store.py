@@ -1,0 +1,400 @@
+"""The database loses nothing, whoever writes, dies, or asks."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlmodel import SQLModel
+
+from jdna_cli.errors import JdnaError, RequestError, redact
+from jdna_cli.results import LayerSparsity, Measurement, Outcome, Point
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
+from jdna_cli.store import database, reading, schema
+from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.views import VIEWS
+
+PRUNE = PruneSpec(model="m", sparsity=0.5)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    opened = Ledger(tmp_path / "home")
+    yield opened
+    opened.close()
+
+
+def url(ledger):
+    return f"sqlite:///{ledger.home / 'jdna.db'}"
+
+
+def ask(ledger, sql):
+    return reading.query(url(ledger), sql).rows
+
+
+def processes(code, count, *args):
+    """Run the same program `count` times at once; each gets its number."""
+    command = [sys.executable, "-c", code]
+    return [
+        subprocess.Popen([*command, str(i), *map(str, args)], stderr=subprocess.PIPE)
+        for i in range(count)
+    ]
+
+
+def test_eight_processes_make_one_database(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from jdna_cli.store.ledger import Ledger; "
+        "Ledger(Path(sys.argv[2])).close()"
+    )
+    running = processes(code, 8, tmp_path / "home")
+    assert [p.communicate(timeout=120)[1] for p in running] == [b""] * 8
+    assert [p.returncode for p in running] == [0] * 8
+    found = reading.query(f"sqlite:///{tmp_path}/home/jdna.db", "SELECT * FROM alembic_version")
+    assert found.rows == [(schema.head(),)]
+
+
+@pytest.mark.slow
+def test_many_writers_lose_no_run(tmp_path):
+    """16 processes × 25 runs, each started, measured and finished."""
+    code = """
+import sys
+from pathlib import Path
+from jdna_cli.results import Measurement, Outcome
+from jdna_cli.specs import PruneSpec
+from jdna_cli.store.ledger import Ledger, Opening
+ledger = Ledger(Path(sys.argv[2]))
+for i in range(25):
+    name = f"{sys.argv[1]}-{i}"
+    run = ledger.start(Opening(PruneSpec(model=name, sparsity=0.5), name), {}, None)
+    ledger.finish(run, Outcome((Measurement("s", "loss", i), Measurement("s", "accuracy", i))))
+"""
+    running = processes(code, 16, tmp_path / "home")
+    assert [p.communicate(timeout=240)[1] for p in running] == [b""] * 16
+    with sqlite3.connect(tmp_path / "home" / "jdna.db") as connection:
+        assert connection.execute("SELECT COUNT(DISTINCT fingerprint) FROM run").fetchone() == (
+            400,
+        )
+        per_run = "SELECT COUNT(*) FROM metric GROUP BY run"
+        assert {n for (n,) in connection.execute(per_run)} == {2}
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_is_recorded_comes_back(ledger):
+    spec = InterpolateSpec(model="a", other="b", task="rte", split="validation")
+    run = ledger.start(Opening(spec, "f", {"task": "rte"}), {"torch": "2"}, None)
+    outcome = Outcome(
+        (Measurement("validation", "loss", 0.25, 3), Measurement("validation", "loss", 0.2)),
+        (LayerSparsity("a.weight", (2, 3), 1, 6),),
+        (Point(0.0, 1.0, 0.5), Point(1.0, 2.0, 0.25)),
+        32,
+        "cpu",
+    )
+    done = ledger.finish(run, outcome)
+    assert ledger.outcome(done.id) == outcome
+    assert done.status == "finished"
+    assert done.sparsity_reached == pytest.approx(5 / 6)
+    stored = ledger.get(done.id).spec
+    assert InterpolateSpec(**stored) == spec
+
+
+def test_a_run_is_recorded_whole_or_not_at_all(ledger):
+    run = ledger.start(Opening(PRUNE, "f"), {}, None)
+    twice = LayerSparsity("same", (1,), 1, 1)
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.finish(run, Outcome((Measurement("s", "loss", 1.0),), (twice, twice)))
+    assert ask(ledger, "SELECT COUNT(*) FROM metric") == [(0,)]
+    assert ledger.get(run.id).status == "running"
+
+
+def test_a_dead_process_is_recognised_and_a_live_one_left_alone(ledger):
+    alive = ledger.start(Opening(PRUNE, "f"), {}, None)
+    dead = ledger.start(Opening(PRUNE, "f"), {}, None)
+    elsewhere = ledger.start(Opening(PRUNE, "f"), {}, None)
+    stale = ledger.start(Opening(PRUNE, "f"), {}, None)
+    with sqlite3.connect(ledger.home / "jdna.db") as connection:
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        connection.execute("UPDATE run SET pid = ? WHERE id = ?", (process.pid, dead.id))
+        connection.execute("UPDATE run SET host = 'x' WHERE id IN (?, ?)", (elsewhere.id, stale.id))
+        past = "2020-01-01 00:00:00.000000"
+        connection.execute("UPDATE run SET heartbeat_at = ? WHERE id = ?", (past, stale.id))
+    connection.close()
+    Ledger(ledger.home).close()
+    status = {run.id: ledger.get(run.id).status for run in (alive, dead, elsewhere, stale)}
+    assert status == {
+        alive.id: "running",
+        dead.id: "interrupted",
+        elsewhere.id: "running",
+        stale.id: "interrupted",
+    }
+
+
+def test_the_tables_are_what_the_migrations_make(ledger):
+    with database.open_engine(url(ledger)).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+
+
+def logical(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.fixture
+def newer_migrations(tmp_path, monkeypatch):
+    """A later jdna: the same migrations and one more, whose statements a test gives."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema.migrations_folder(), folder)
+
+    def add(*statements):
+        lines = "".join(f"    op.execute({statement!r})\n" for statement in statements)
+        (folder / "versions" / "9999_later.py").write_text(
+            "from alembic import op\nrevision = '9999'\ndown_revision = '0001'\n\n\n"
+            f"def upgrade():\n{lines}"
+        )
+        for module in (schema, database):
+            monkeypatch.setattr(module, "migrations_folder", lambda: folder)
+
+    return add
+
+
+STATEMENTS = (
+    "CREATE TABLE later (a INTEGER)",
+    "INSERT INTO later VALUES (1)",
+    "ALTER TABLE run ADD COLUMN colour TEXT",
+    "UPDATE run SET colour = 'red'",
+)
+
+
+def test_an_older_database_is_copied_then_upgraded(ledger, newer_migrations):
+    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    before = logical(ledger.home / "jdna.db")
+    newer_migrations(*STATEMENTS)
+    with pytest.raises(RequestError, match="run `jdna db upgrade`"):
+        reading.require_schema(url(ledger), schema.head())
+    Ledger(ledger.home).close()
+    assert ask(ledger, "SELECT colour FROM run") == [("red",)]
+    (copy,) = ledger.home.glob("jdna.db.0001-*.backup")
+    assert logical(copy) == before
+    for view in VIEWS:
+        ask(ledger, f"SELECT * FROM {view.name}")
+
+
+@pytest.mark.parametrize("failing", range(len(STATEMENTS) + 1))
+def test_a_migration_that_fails_anywhere_changes_nothing(ledger, newer_migrations, failing):
+    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    before = logical(ledger.home / "jdna.db")
+    newer_migrations(*STATEMENTS[:failing], "SELECT * FROM nowhere", *STATEMENTS[failing:])
+    with pytest.raises(RequestError, match="nowhere"):
+        Ledger(ledger.home)
+    assert logical(ledger.home / "jdna.db") == before
+
+
+def test_a_newer_database_is_refused_and_left_alone(ledger, jdna):
+    ledger.close()
+    file = ledger.home / "jdna.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9998'")
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    for command in (("db", "upgrade"), ("report",), ("prune", ".", "--sparsity", 0.5)):
+        found = jdna(*command, "--home", ledger.home, code=2)
+        assert f"schema 9998, this jdna knows up to {schema.head()}" in found.err
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM run",
+        "INSERT INTO weights VALUES ('a', 1, 1, 'b')",
+        "UPDATE run SET model = 'x'",
+        "CREATE TABLE x (a)",
+        "DROP VIEW performance",
+        "ATTACH 'new.db' AS other",
+        "VACUUM INTO 'new.db'",
+        "PRAGMA journal_mode = DELETE",
+        "SELECT load_extension('x')",
+        "SELECT 1; DELETE FROM run",
+        "WITH x AS (SELECT 1) DELETE FROM run",
+        "BEGIN",
+        "",
+    ],
+)
+def test_a_query_can_only_read(ledger, jdna, tmp_path, monkeypatch, sql):
+    monkeypatch.chdir(tmp_path)
+    ledger.start(Opening(PRUNE, "f"), {}, None)
+    before = logical(ledger.home / "jdna.db")
+    found = jdna("db", "query", sql, "--home", ledger.home, code=2)
+    assert found.err.startswith("jdna: SQL: ")
+    assert logical(ledger.home / "jdna.db") == before
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_query_that_never_ends_is_stopped(ledger, monkeypatch):
+    monkeypatch.setattr(reading, "QUERY_SECONDS", 0.2)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT MAX(x) FROM n"
+    with pytest.raises(JdnaError, match="stopped after"):
+        ask(ledger, endless)
+
+
+@given(name=st.text(min_size=1, max_size=30))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_name_is_only_a_name(ledger, name):
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return
+    spec = PruneSpec(model=name, sparsity=0.5)
+    run = ledger.start(Opening(spec, "f", {"model": name}), {}, None)
+    found = reading.query(url(ledger), "SELECT model FROM run WHERE model = ?", [name]).rows
+    assert (name,) in found
+    assert ledger.get(run.id).spec["model"] == name
+
+
+def record(ledger, recipe, score, *, kind="finetune", split="validation", **columns):
+    """A finished run with one score."""
+    spec = EvalSpec(model="m", task="rte", split=split)
+    if kind == "finetune":
+        spec = FinetuneSpec(model="m", task="rte")
+    columns = {
+        "model": "m", "task": "rte", "metric": "accuracy", "human": 0.9, "recipe": recipe,
+        "regime": "dense", "sparsity": 0.0, "seed": 41, **columns,
+    }  # fmt: skip
+    run = ledger.start(Opening(spec, f"{recipe}{columns}", columns), {}, None)
+    return ledger.finish(run, Outcome((Measurement(split, "accuracy", score),), bits=32)).id
+
+
+SPARSE = {
+    "regime": "sparse",
+    "criterion": "magnitude",
+    "pattern": "unstructured",
+    "scope": "global",
+}
+
+
+def test_performance_compares_with_the_dense_run_that_differs_only_in_pruning(ledger):
+    dense = {seed: record(ledger, "r", 0.8 + seed / 1000, seed=seed) for seed in (41, 42)}
+    record(ledger, "other recipe", 0.5)
+    scores = {41: 0.6, 42: 0.7}
+    for seed, score in scores.items():
+        record(ledger, "r", score, seed=seed, sparsity=0.5, **SPARSE)
+    lonely = record(ledger, "no dense run", 0.4, sparsity=0.5, **SPARSE)
+    rows = reading.query(url(ledger), "SELECT * FROM performance WHERE sparsity = 0.5").records()
+    by_seed = {row["seed"]: row for row in rows if row["recipe"] == "r"}
+    for seed, score in scores.items():
+        row = by_seed[seed]
+        assert row["dense_run_id"] == dense[seed]
+        assert row["relative"] == pytest.approx(score / (0.8 + seed / 1000))
+        assert row["relative_drop"] == pytest.approx(1 - row["relative"])
+    (alone,) = (row for row in rows if row["run_id"] == lonely)
+    assert alone["dense_run_id"] is None
+    assert alone["relative"] is None
+    (own,) = reading.query(
+        url(ledger), "SELECT * FROM performance WHERE run_id = ?", [dense[41]]
+    ).records()
+    assert own["relative"] == 1.0
+
+    (cell,) = reading.query(
+        url(ledger), "SELECT * FROM performance_drop WHERE recipe = 'r' AND sparsity = 0.5"
+    ).records()
+    drops = [1 - by_seed[seed]["relative"] for seed in scores]
+    assert cell["n"] == 2
+    assert cell["mean_relative_drop"] == pytest.approx(sum(drops) / 2)
+    assert cell["sd_relative_drop"] == pytest.approx(abs(drops[0] - drops[1]) / 2**0.5)
+    assert cell["difficulty"] == pytest.approx((0.9 - 0.8415) / 0.9)
+
+
+def test_a_cell_measured_again_is_one_row(ledger):
+    first = record(ledger, "r", 0.8)
+    record(ledger, "r", 0.8, kind="eval")
+    assert ask(ledger, "SELECT run_id, score FROM performance") == [(first, 0.8)]
+    forced = record(ledger, "r", 0.7)
+    record(ledger, "r", 0.9, kind="eval", split="test")
+    found = ask(ledger, "SELECT run_id, split, score FROM performance ORDER BY split DESC")
+    assert found[0] == (forced, "validation", 0.7)
+    assert found[1][1:] == ("test", 0.9)
+
+
+def test_one_seed_has_no_spread_and_a_dense_score_of_zero_no_ratio(ledger):
+    record(ledger, "r", 0.0)
+    record(ledger, "r", 0.1, sparsity=0.5, **SPARSE)
+    ((relative, spread),) = ask(
+        ledger, "SELECT mean_relative, sd_relative_drop FROM performance_drop WHERE sparsity > 0"
+    )
+    assert relative is None
+    assert spread is None
+
+
+def test_the_barrier_view_agrees_with_the_definition(ledger):
+    spec = InterpolateSpec(model="a", other="b", task="rte", split="validation")
+    run = ledger.start(Opening(spec, "f", {"task": "rte"}), {}, None)
+    points = tuple(Point(a, loss, 0.5) for a, loss in ((0.0, 1.0), (0.5, 3.0), (1.0, 2.0)))
+    ledger.finish(run, Outcome(points=points))
+    assert ask(ledger, "SELECT barrier, first_loss, second_loss, points FROM loss_barrier") == [
+        (1.5, 1.0, 2.0, 3)
+    ]
+
+
+def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
+    secrets = ("hf_planted0123", "pw0planted", "tok1planted", "aws2planted")
+    monkeypatch.setenv("HF_TOKEN", secrets[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[3])
+    jdna("prune", bert, "--sparsity", 0.5)
+    ledger = Ledger(jdna.home)
+    run = ledger.start(Opening(PRUNE, "f"), {}, None)
+    said = f"postgresql://me:{secrets[1]}@host/db {secrets[0]} {secrets[3]}"
+    with pytest.raises(RuntimeError), ledger.running(run, fresh=True):
+        raise RuntimeError(said)
+    wrong = jdna("prune", f"https://me:{secrets[2]}@host/model", "--sparsity", 0.5, code=2)
+    jdna("report", "--db", f"nosuch://me:{secrets[1]}@host/db", code=2)
+    assert secrets[2] not in wrong.err
+    for file in jdna.home.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert not any(secret.encode() in content for secret in secrets), file
+    assert redact(f"git https://u:{secrets[2]}@h/x") == "git https://***@h/x"
+
+
+def test_a_full_disk_fails_the_run_and_keeps_the_rest(ledger):
+    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    run = ledger.start(Opening(PRUNE, "g"), {}, None)
+    engine = ledger._engine
+
+    @sa.event.listens_for(engine, "connect")
+    def _small(connection, _):
+        connection.execute("PRAGMA max_page_count = 40")
+
+    engine.dispose()
+    many = tuple(Measurement("s", "x" * 100, 1.0, i) for i in range(5000))
+    with pytest.raises(sa.exc.OperationalError, match="full"):
+        ledger.finish(run, Outcome(many))
+    sa.event.remove(engine, "connect", _small)
+    engine.dispose()
+    assert ask(ledger, "SELECT COUNT(*) FROM metric") == [(0,)]
+    ledger.finish(run, Outcome(many))
+    assert ask(ledger, "SELECT COUNT(*) FROM metric") == [(5000,)]
+
+
+def test_a_run_that_others_were_made_from_stays(jdna, bert):
+    jdna("prune", bert, "--sparsity", 0.5)
+    jdna("prune", "run:1", "--sparsity", 0.7)
+    assert "runs 2 were made from" in jdna("runs", "rm", 1, code=2).err
+    jdna("runs", "rm", 2)
+    assert not (jdna.home / "2").exists()
+    jdna("runs", "rm", 1)
+    assert jdna("runs", "list", "--json").json == {"runs": []}
+    assert jdna("prune", bert, "--sparsity", 0.5, "--json").json["run"]["id"] == 3
+    assert os.listdir(jdna.home / "3")
