@@ -33,7 +33,7 @@ check: $(STAMP)  ## style, types, and the direction of imports
 	$(BIN)/lint-imports
 
 docs: $(STAMP)  ## the pages that are made from the code
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)  ## speed and memory against named peers
 	$(BIN)/python -m benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, pa
         axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
         for i, line in enumerate(panel.lines):
             _draw(axis, line, i)
-        axis.set_title(panel.title, fontsize=10)
+        axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
         axis.set_xlabel(panel.x_label)
         if panel.ticks:
             axis.set_xticks([x for x, _ in panel.ticks], [name for _, name in panel.ticks])
@@ -75,7 +76,7 @@ def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, pa
         axis.set_axis_off()
     for axis in axes[:: min(3, len(found))]:
         axis.set_ylabel(y_label)
-    figure.supxlabel(note, fontsize=8, color="0.35")
+    figure.supxlabel(textwrap.fill(note, 72 * min(3, len(found))), fontsize=8, color="0.35")
     _save(figure, path)
 
 

@@ -77,7 +77,9 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
 
 def _title(key: tuple[Any, ...]) -> str:
     model, regime, criterion, scope, prunable, bits, unstructured = key
-    parts = [model, regime, f"{criterion}{f' {scope}' if scope else ''}"]
+    # A local model is called by its folder; the data forms have the whole path.
+    name = Path(model).name if model.startswith(("/", ".", "~")) or model.count("/") > 1 else model
+    parts = [name, regime, f"{criterion}{f' {scope}' if scope else ''}"]
     parts.append("unstructured" if unstructured else "N:M")
     if prunable:
         parts.append(f"tensors {prunable}")
@@ -185,8 +187,11 @@ def figure(rows: Sequence[Row], path: Path) -> None:
             found.append(plots.Panel(_title(key), x_label, tuple(lines), ticks))
     if found:
         counts = sorted({row["n"] for row in rows})
-        seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        note = f"lines: mean over n = {seeds} seeds, bands: ± standard deviation; easy tasks first"
+        if counts == [1]:
+            note = "n = 1 seed, so the spread is not known; easy tasks first"
+        else:
+            seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            note = f"mean over n = {seeds} seeds, bands: ± standard deviation; easy tasks first"
         plots.panels(found, "relative performance (% of dense)", 100.0, note, path)
 
 

