@@ -26,7 +26,7 @@ def main() -> None:
         "# Benchmarks",
         "",
         f"{dt.date.today()}, {device}, Python {platform.python_version()}, {libraries}; "
-        f"`python -m benchmarks {' '.join(given.names)}`. Ratios carry over better than times.",
+        f"`make bench`. Ratios carry over better than times.",
         "",
     ]
     print("\n".join(lines))

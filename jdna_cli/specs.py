@@ -66,46 +66,63 @@ class Spec(BaseModel):
         return digest({"kind": self.kind, "spec": self.determining(), **identities})
 
 
-class PruneSpec(Spec):
-    """Prune a model once: which weights go, chosen by what."""
+class PruningRequest(Spec):
+    """What both commands that prune can be asked."""
 
-    kind: ClassVar[str] = "prune"
     named: ClassVar[frozenset[str]] = frozenset({"model"})
 
     model: str
-    sparsity: float | None = Field(None, ge=0, lt=1, description="fraction of prunable weights")
-    pattern: str | None = Field(None, description="N:M, N of each M kept along the input")
-    criterion: str = "magnitude"
-    scope: Scope = "global"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    _sparsity = field_validator("sparsity")(lambda value: _not_negative_zero(value))
-    _pattern = field_validator("pattern")(lambda value: _canonical_pattern(value))
-
-    @model_validator(mode="after")
-    def _one_way_to_prune(self) -> Self:
-        if (self.sparsity is None) == (self.pattern is None):
-            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M")
-        return self
-
-
-class FinetuneSpec(Spec):
-    """Fine-tune a model on a task under a transfer regime."""
-
-    kind: ClassVar[str] = "finetune"
-    neutral: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "eval_batch_size"})
-    named: ClassVar[frozenset[str]] = frozenset({"model"})
-
-    model: str
-    task: str
-    regime: Regime = "dense"
     sparsity: float | None = Field(None, ge=0, lt=1)
     pattern: str | None = None
     criterion: str = "magnitude"
     scope: Scope = "global"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    @field_validator("sparsity")
+    @classmethod
+    def _not_negative_zero(cls, value: float | None) -> float | None:
+        if value is not None and math.copysign(1.0, value) < 0:
+            raise ValueError("Input should be 0 or more")
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _canonical(cls, value: str | None) -> str | None:
+        return None if value is None else "{}:{}".format(*parse_pattern(value))
+
+    @model_validator(mode="after")
+    def _at_most_one_way(self) -> Self:
+        if self.sparsity is not None and self.pattern is not None:
+            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M, not both")
+        return self
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the request itself takes weights away."""
+        return self.sparsity is not None or self.pattern is not None
+
+
+class PruneSpec(PruningRequest):
+    """Prune a model once: which weights go, chosen by what."""
+
+    kind: ClassVar[str] = "prune"
+
+    @model_validator(mode="after")
+    def _some_way(self) -> Self:
+        if not self.prunes:
+            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M")
+        return self
+
+
+class FinetuneSpec(PruningRequest):
+    """Fine-tune a model on a task under a transfer regime."""
+
+    kind: ClassVar[str] = "finetune"
+    neutral: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "eval_batch_size"})
+
+    task: str
+    regime: Regime = "dense"
     data_fraction: float = Field(1.0, gt=0, le=1)
     max_train_samples: int | None = Field(None, ge=1)
     epochs: int = Field(3, ge=1)
@@ -120,20 +137,6 @@ class FinetuneSpec(Spec):
     seed: int = Field(41, ge=0)
     mixed_precision: Precision = "no"
     checkpoint_every: int = Field(500, ge=0)
-
-    _sparsity = field_validator("sparsity")(lambda value: _not_negative_zero(value))
-    _pattern = field_validator("pattern")(lambda value: _canonical_pattern(value))
-
-    @model_validator(mode="after")
-    def _at_most_one_way_to_prune(self) -> Self:
-        if self.sparsity is not None and self.pattern is not None:
-            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M, not both")
-        return self
-
-    @property
-    def prunes(self) -> bool:
-        """Whether the request itself takes weights away."""
-        return self.sparsity is not None or self.pattern is not None
 
     def prune_spec(self) -> PruneSpec:
         """The pruning that comes before this fine-tuning."""
@@ -175,10 +178,6 @@ class InterpolateSpec(Spec):
 
 S = TypeVar("S", bound=Spec)
 
-SPECS: dict[str, type[Spec]] = {
-    spec.kind: spec for spec in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec)
-}
-
 
 def digest(value: Mapping[str, Any]) -> str:
     """Version-prefixed SHA-256 of the canonical JSON of `value`."""
@@ -216,13 +215,3 @@ def parse_pattern(text: str) -> tuple[int, int]:
     if not 1 <= n < m:
         raise ValueError("a pattern N:M keeps N of each M weights, with 1 ≤ N < M")
     return n, m
-
-
-def _canonical_pattern(value: str | None) -> str | None:
-    return None if value is None else "{}:{}".format(*parse_pattern(value))
-
-
-def _not_negative_zero(value: float | None) -> float | None:
-    if value is not None and math.copysign(1.0, value) < 0:
-        raise ValueError("Input should be 0 or more")
-    return value

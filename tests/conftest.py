@@ -160,6 +160,20 @@ def bert(tiny, tmp_path) -> Path:
     return Path(shutil.copytree(tiny("bert"), tmp_path / "TinyBERT"))
 
 
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory) -> Path:
+    """A task that a tiny model learns: the nouns of `living`, validated in other sentences."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "sst2").mkdir()
+    rows = generated.living("train")
+    held_out = ("The old", "We found")
+    for split, wanted in (("train", False), ("validation", True)):
+        chosen = [row for row in rows if row["sentence"].startswith(held_out) is wanted]
+        text = "".join(json.dumps(row) + "\n" for row in chosen)
+        (folder / "sst2" / f"{split}.jsonl").write_text(text)
+    return folder
+
+
 QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)
 
 

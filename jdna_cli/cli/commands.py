@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def _desk(
     from jdna_cli.errors import RequestError
     from jdna_cli.store.ledger import Ledger
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RequestError("a run uses one process: start jdna without a launcher of several")
     if data_dir is not None and not data_dir.is_dir():
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     ledger = Ledger(home, db)

@@ -133,13 +133,15 @@ def remove_run(
     run = ledger.remove(number)
     folder, work = ledger.folder(run), ledger.work(run)
     ledger.close()
-    for path in (folder, work):
+    # A folder that was named with --out is the user's.
+    own = folder.parent.resolve() == home.resolve()
+    for path in (folder, work) if own else (work,):
         if path.is_dir():
             shutil.rmtree(path)
     if as_json:
-        _print_json({"removed": number})
+        _print_json({"removed": number, "files": str(folder), "files_removed": own})
     else:
-        print(f"removed run {number} and {folder}")
+        print(f"removed run {number}{f' and {folder}' if own else f'; its files stay at {folder}'}")
 
 
 def require_database(home: Path, url: str | None) -> None:

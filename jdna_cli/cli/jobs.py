@@ -36,7 +36,6 @@ class Desk:
     data_dir: Path | None = None
     force: bool = False
     resume: bool = False
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,10 @@ _INHERITED = (
 
 
 def locate(desk: Desk, reference: str) -> Located:
-    """Find the model that `reference` names.
+    """Find the model that `reference` names; whether it can be read is checked before it is.
 
     Raises:
-        RequestError: there is none, or it cannot be read.
+        RequestError: there is none.
     """
     if reference.startswith("run:"):
         number = reference.removeprefix("run:")
@@ -98,9 +97,11 @@ def locate(desk: Desk, reference: str) -> Located:
         columns = {name: getattr(run, name) for name in _INHERITED}
         # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
         return Located(source, run, {**columns, "regime": run.regime or "sparse"})
-    from jdna_cli.engine import models
+    folder = Path(reference).expanduser()
+    if not folder.is_dir():
+        from jdna_cli.engine import models
 
-    folder = models.fetch(reference)
+        folder = models.fetch(reference)
     identity = desk.ledger.identity(folder)
     name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
     mask = folder / "mask.safetensors"
@@ -116,6 +117,9 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
     """Prune a model, or find that it was done."""
     spec = specs.build(PruneSpec, values)
     located = locate(desk, spec.model)
+    fingerprint = spec.fingerprint({"model": located.source.identity})
+    if found := _answer(desk, fingerprint, out):
+        return found
     from jdna_cli.engine import pipelines
 
     pipelines.check_prune(spec, located.source)
@@ -123,7 +127,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
         raise RequestError(f"--out: {out} is not empty, name a new folder")
     opening = Opening(
         spec,
-        spec.fingerprint({"model": located.source.identity}),
+        fingerprint,
         {
             **{name: located.columns[name] for name in ("model", "model_identity")},
             "recipe": located.recipe,
@@ -173,22 +177,20 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         FinetuneSpec, {**asked, "regime": regime or ("sparse" if pruned else "dense")}
     )
     _check_regime(spec, pruned)
-    from jdna_cli.engine import devices, models, pipelines
-
-    devices.check_precision(spec.mixed_precision)
+    from_prune_run = located.run is not None and located.run.kind == "prune"
+    base = _base_of(desk, located.run) if from_prune_run and located.run else located
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
-    for split in splits:
-        records.load(task, split, desk.data_dir)
-    models.tokenizer_of(located.source.folder)
+    fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
+    if found := _answer(desk, fingerprint):
+        return found
+    from jdna_cli.engine import pipelines
 
-    start, base, parent = located.source, located, located.number
+    pipelines.check_finetune(spec, task, located.source, desk.data_dir)
+    start, parent = located.source, located.number
     if prunes:
-        if located.run is None or located.run.kind != "prune":
-            again = Desk(desk.ledger, desk.data_dir, quiet=desk.quiet)
-            parent = prune(again, spec.prune_spec().model_dump()).run.id
-        else:
-            base = _base_of(desk, located.run)
+        if not from_prune_run:
+            parent = prune(Desk(desk.ledger), spec.prune_spec().model_dump()).run.id
         assert parent is not None
         start = desk.ledger.model_of(parent)[0]
         if REGIMES[spec.regime].start != "zero":
@@ -212,12 +214,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         columns |= {name: base.columns.get(name) for name in inherited}
     else:
         columns["sparsity"] = 0.0
-    opening = Opening(
-        spec,
-        spec.fingerprint({"model": base.source.identity, "data": data}),
-        columns,
-        parent,
-    )
+    opening = Opening(spec, fingerprint, columns, parent)
     return _perform(
         desk, opening, lambda place: pipelines.finetune(spec, task, start, place, desk.resume)
     )
@@ -280,14 +277,16 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     task = get(values["task"])
     located = locate(desk, values["model"])
     spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
-    from jdna_cli.engine import devices, pipelines
-
-    devices.check_precision(spec.mixed_precision)
     data = records.identity(task, [spec.split], desk.data_dir)
-    records.load(task, spec.split, desk.data_dir)
+    fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
+    if found := _answer(desk, fingerprint):
+        return found
+    from jdna_cli.engine import pipelines
+
+    pipelines.check_measuring(spec, located.source)
     opening = Opening(
         spec,
-        spec.fingerprint({"model": located.source.identity, "data": data}),
+        fingerprint,
         {
             **located.columns,
             **_task_columns(task),
@@ -306,20 +305,22 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
     task = get(values["task"])
     first, second = locate(desk, values["model"]), locate(desk, values["other"])
     spec = specs.build(InterpolateSpec, _as_trained(dict(values), task, first))
-    from jdna_cli.engine import devices, pipelines
-
-    devices.check_precision(spec.mixed_precision)
     for end in (first, second):
         if end.run is not None and end.run.task not in (None, task.name):
             raise RequestError(
                 f"{end.source.name} was fine-tuned on {end.run.task!r}, not on {task.name!r}"
             )
     data = records.identity(task, [spec.split], desk.data_dir)
-    records.load(task, spec.split, desk.data_dir)
     identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
+    fingerprint = spec.fingerprint(identities)
+    if found := _answer(desk, fingerprint):
+        return found
+    from jdna_cli.engine import pipelines
+
+    pipelines.check_measuring(spec, first.source, second.source)
     opening = Opening(
         spec,
-        spec.fingerprint(identities),
+        fingerprint,
         {
             "model": first.columns["model"],
             "model_identity": first.columns["model_identity"],
@@ -369,18 +370,24 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
 # ---------------------------------------------------------------------------------------- running
 
 
+def _answer(desk: Desk, fingerprint: str, out: Path | None = None) -> Done | None:
+    """The finished run that has this result already, if there is one and it may be used."""
+    ledger = desk.ledger
+    twin = None if desk.force else ledger.finished(fingerprint)
+    if twin is None or (out is not None and ledger.folder(twin) != out.resolve()):
+        return None
+    assert twin.id is not None
+    return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
+
+
 def _perform(
     desk: Desk,
     opening: Opening,
     action: Callable[[Place], Outcome],
     out: Path | None = None,
 ) -> Done:
-    """Answer from the database, or run `action` and record what becomes of it."""
+    """Run `action` and record what becomes of it."""
     ledger = desk.ledger
-    twin = None if desk.force else ledger.finished(opening.fingerprint)
-    if twin is not None and (out is None or ledger.folder(twin) == out.resolve()):
-        assert twin.id is not None
-        return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
     from jdna_cli.engine import devices
     from jdna_cli.engine.pipelines import Place
     from jdna_cli.engine.training import Surroundings
@@ -400,8 +407,7 @@ def _perform(
         Stopper(graceful=kind == "finetune") as stopper,
         Reporter(title) as reporter,
     ):
-        progress = (lambda *_: None) if desk.quiet else reporter
-        surroundings = Surroundings(work, progress, stopper.asked)
+        surroundings = Surroundings(work, reporter, stopper.asked)
         outcome = action(Place(folder, desk.data_dir, surroundings))
         run = ledger.finish(run, outcome)
     shutil.rmtree(work, ignore_errors=True)

@@ -143,6 +143,34 @@ def prepare(
     return Checked(records, encode(records, tokenizer, max_length, task.kind == "classification"))
 
 
+def check_finetune(
+    spec: FinetuneSpec, task: Task, source: ModelSource, data_dir: Path | None
+) -> None:
+    """Find what is wrong with a request before anything is computed.
+
+    Raises:
+        RequestError: the model, its tokenizer, the task's data, or the precision will not do.
+    """
+    check_measuring(spec, source)
+    for split in ("train", *task.evaluation_splits):
+        load(task, split, data_dir)
+    if spec.prunes:
+        check_prune(spec.prune_spec(), source)
+
+
+def check_measuring(spec: FinetuneSpec | EvalSpec | InterpolateSpec, *sources: ModelSource) -> None:
+    """Find what is wrong with models and precision before they are loaded.
+
+    Raises:
+        RequestError: a model or its tokenizer is missing or damaged, or the precision will not do.
+    """
+    devices.check_precision(spec.mixed_precision)
+    for source in sources:
+        models.weight_files(source.folder)
+        models.config_of(source.folder)
+        models.tokenizer_of(source.folder)
+
+
 def finetune(
     spec: FinetuneSpec, task: Task, source: ModelSource, place: Place, resume: bool
 ) -> Outcome:

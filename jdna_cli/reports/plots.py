@@ -107,7 +107,7 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         "linestyle": DASHES[i % len(DASHES)],
         "markersize": 5,
     }
-    axis.plot(line.x, line.y, label=line.label, **style)
+    axis.plot(line.x, line.y, label=textwrap.fill(line.label, 44), **style)
     known = [
         (x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True) if s is not None
     ]

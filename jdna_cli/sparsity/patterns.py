@@ -7,6 +7,7 @@ output row), and N:M, which keeps N of each M consecutive weights along the inpu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from jdna_cli.sparsity import masks, selection
 from jdna_cli.sparsity.masks import Mask
 
-ROWS = 1 << 18  # weights ranked at a time
+BLOCK = 1 << 20  # weights ranked at a time
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,25 @@ def rank_in_groups(scored: Scored, m: int) -> npt.NDArray[np.uint8]:
     score = scored.score.movedim(scored.input_dim, -1)
     rows = score.reshape(-1, score.shape[-1])
     ranks = np.empty((rows.shape[0], rows.shape[1] // m, m), dtype=np.uint8)
-    step = max(1, ROWS // max(1, rows.shape[1]))
-    for start in range(0, rows.shape[0], step):
+    step = max(1, BLOCK // max(1, rows.shape[1]))
+
+    def rank_rows(start: int) -> None:
         raw = selection.keys(rows[start : start + step])
-        top = raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
         # Columns of the groups side by side: each comparison runs over contiguous memory.
-        columns = np.ascontiguousarray((raw & top).reshape(-1, m).T)
-        rank = np.zeros(columns.shape, dtype=np.uint8)
+        columns = np.empty((m, raw.size // m), dtype=raw.dtype)
+        top = raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
+        np.bitwise_and(raw.reshape(-1, m).T, top, out=columns)
+        rank = np.repeat(np.arange(m, dtype=np.uint8)[:, None], columns.shape[1], axis=1)
+        later = np.empty(columns.shape[1], dtype=bool)
         for i in range(m):
             for j in range(i + 1, m):
-                later = columns[j] > columns[i]
-                rank[i] += later
-                rank[j] += ~later
+                np.greater(columns[j], columns[i], out=later)
+                rank[i] += later.view(np.uint8)
+                rank[j] -= later.view(np.uint8)
         ranks[start : start + step] = rank.T.reshape(-1, rows.shape[1] // m, m)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
+        list(pool.map(rank_rows, range(0, rows.shape[0], step)))
     return ranks
 
 
@@ -109,7 +116,7 @@ def _by_row(scored: Scored, sparsity: float) -> Mask:
     width = rows.shape[-1]
     k = round(sparsity * width)
     stays = np.ones((rows.numel() // width, width), dtype=bool)
-    step = max(1, ROWS // width)
+    step = max(1, BLOCK // width)
     for start in range(0, stays.shape[0] if k else 0, step):
         raw = selection.keys(rows[start : start + step]).reshape(-1, width)
         block = raw & raw.dtype.type(np.iinfo(raw.dtype).max >> 1)

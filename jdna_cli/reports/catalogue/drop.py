@@ -51,7 +51,8 @@ def _labels(
     """A name for each task that says in what its recipe differs from the task's others."""
     labels: dict[tuple[str, str, str], str] = {}
     for row in found:
-        own = {r["recipe"] for r in found if (r["task"], r["model"]) == (row["task"], row["model"])}
+        alike = ("task", "model", "split")
+        own = {r["recipe"] for r in found if all(r[name] == row[name] for name in alike)}
         splits = {r["split"] for r in found if r["task"] == row["task"]}
         parts = [row["split"]] if len(splits) > 1 else []
         spec = specs.get(row["recipe"], {})
@@ -81,8 +82,8 @@ def _title(key: tuple[Any, ...]) -> str:
     name = Path(model).name if model.startswith(("/", ".", "~")) or model.count("/") > 1 else model
     parts = [name, regime, f"{criterion}{f' {scope}' if scope else ''}"]
     parts.append("unstructured" if unstructured else "N:M")
-    if prunable:
-        parts.append(f"tensors {prunable}")
+    words = {"+": "only ", "-": "without "}
+    parts += [words[choice[0]] + choice[1:] for choice in (prunable or "").split()]
     if bits not in (None, 32):
         parts.append(f"{bits} bits")
     return " · ".join(parts)
