@@ -408,7 +408,7 @@ def test_lists_and_details(jdna, measured):
     only = jdna("runs", "list", "--home", measured, "--status", "failed", "--json").json
     assert only == {"runs": []}
     shown = jdna("runs", "show", 3, "--home", measured).out
-    assert "of 17,408 prunable weights (80.0" in shown
+    assert "zeros: 13,926 of 17,408 prunable weights" in shown
     assert "made from run 2" in shown
     tasks = jdna("tasks", "list", "--json").json["tasks"]
     assert {"rte", "living", "larger"} <= {task["name"] for task in tasks}
