@@ -54,17 +54,27 @@ WITH measured AS (
     ) AS place
   FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric
   WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval') AND metric.step IS NULL
-), cell AS (SELECT * FROM measured WHERE place = 1)
-SELECT cell.run_id, cell.model, cell.task, cell.metric, cell.split, cell.score,
-  dense.run_id AS dense_run_id, dense.score AS dense_score,
-  CASE WHEN dense.score > 0 THEN cell.score / dense.score END AS relative,
-  CASE WHEN dense.score > 0 THEN 1 - cell.score / dense.score END AS relative_drop,
-  cell.regime, cell.criterion, cell.pattern, cell.scope, cell.prunable, cell.sparsity,
-  cell.sparsity_reached, cell.bits, cell.data_fraction, cell.seed, cell.finished_at, cell.recipe,
-  cell.human
-FROM cell LEFT JOIN cell AS dense
-  ON dense.recipe = cell.recipe AND dense.seed = cell.seed AND dense.split = cell.split
-  AND dense.regime = 'dense'
+), cell AS (
+  SELECT measured.*,
+    FIRST_VALUE(run_id) OVER compared AS first_run_id,
+    FIRST_VALUE(regime) OVER compared AS first_regime,
+    FIRST_VALUE(score) OVER compared AS first_score
+  FROM measured WHERE place = 1
+  WINDOW compared AS (
+    PARTITION BY recipe, seed, split
+    ORDER BY CASE WHEN regime = 'dense' AND sparsity = 0 THEN 0 ELSE 1 END, bits DESC, run_id DESC
+  )
+), paired AS (
+  SELECT cell.*, CASE WHEN first_regime = 'dense' THEN first_run_id END AS dense_run_id,
+    CASE WHEN first_regime = 'dense' THEN first_score END AS dense_score
+  FROM cell
+)
+SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
+  CASE WHEN dense_score > 0 THEN score / dense_score END AS relative,
+  CASE WHEN dense_score > 0 THEN 1 - score / dense_score END AS relative_drop,
+  regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits, data_fraction,
+  seed, finished_at, recipe, human
+FROM paired
 """,
     {
         "run_id": "the run",
@@ -86,35 +96,24 @@ PERFORMANCE_DROP = View(
     "performance_drop",
     "`performance` over seeds: one row per cell, with the task's difficulty.",
     """
-WITH mean AS (
-  SELECT model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
-    data_fraction, recipe, AVG(score) AS score, AVG(dense_score) AS dense_score,
-    AVG(relative) AS mean_relative, AVG(relative_drop) AS mean_relative_drop, MAX(human) AS human,
-    COUNT(*) AS n
+WITH cell AS (
+  SELECT performance.*, AVG(relative_drop) OVER (
+    PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity,
+      bits, data_fraction, recipe
+  ) AS mean_drop
   FROM performance
-  GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
-    data_fraction, recipe
 )
-SELECT mean.model, mean.task, mean.metric, mean.split,
-  CASE WHEN mean.human > 0 THEN (mean.human - mean.dense_score) / mean.human END AS difficulty,
-  mean.score, mean.dense_score, mean.mean_relative, mean.mean_relative_drop,
-  CASE WHEN COUNT(cell.relative_drop) > 1 THEN SQRT(
-    SUM((cell.relative_drop - mean.mean_relative_drop)
-      * (cell.relative_drop - mean.mean_relative_drop)) / (COUNT(cell.relative_drop) - 1)
+SELECT model, task, metric, split,
+  CASE WHEN MAX(human) > 0 THEN (MAX(human) - AVG(dense_score)) / MAX(human) END AS difficulty,
+  AVG(score) AS score, AVG(dense_score) AS dense_score, AVG(relative) AS mean_relative,
+  AVG(relative_drop) AS mean_relative_drop,
+  CASE WHEN COUNT(relative_drop) > 1 THEN SQRT(
+    SUM((relative_drop - mean_drop) * (relative_drop - mean_drop)) / (COUNT(relative_drop) - 1)
   ) END AS sd_relative_drop,
-  mean.n, mean.regime, mean.criterion, mean.pattern, mean.scope, mean.prunable, mean.sparsity,
-  mean.bits, mean.data_fraction, mean.recipe
-FROM mean JOIN performance AS cell
-  ON cell.recipe = mean.recipe AND cell.split = mean.split AND cell.regime = mean.regime
-  AND cell.sparsity = mean.sparsity
-  AND COALESCE(cell.criterion, '') = COALESCE(mean.criterion, '')
-  AND COALESCE(cell.pattern, '') = COALESCE(mean.pattern, '')
-  AND COALESCE(cell.scope, '') = COALESCE(mean.scope, '')
-  AND COALESCE(cell.prunable, '') = COALESCE(mean.prunable, '')
-  AND COALESCE(cell.bits, 0) = COALESCE(mean.bits, 0)
-GROUP BY mean.model, mean.task, mean.metric, mean.split, mean.human, mean.score, mean.dense_score,
-  mean.mean_relative, mean.mean_relative_drop, mean.n, mean.regime, mean.criterion, mean.pattern,
-  mean.scope, mean.prunable, mean.sparsity, mean.bits, mean.data_fraction, mean.recipe
+  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits, data_fraction, recipe
+FROM cell
+GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
+  data_fraction, recipe
 """,
     {
         **_CELL,

@@ -49,21 +49,31 @@ def _labels(
     found: Sequence[Row], specs: dict[str, dict[str, Any]]
 ) -> dict[tuple[str, str, str], str]:
     """A name for each task that says in what its recipe differs from the task's others."""
+    recipes: dict[tuple[str, str, str], set[str]] = {}
+    splits: dict[str, set[str]] = {}
+    for row in found:
+        recipes.setdefault((row["model"], row["task"], row["split"]), set()).add(row["recipe"])
+        splits.setdefault(row["task"], set()).add(row["split"])
+    told = {place: _told_apart(own, specs) for place, own in recipes.items()}
     labels: dict[tuple[str, str, str], str] = {}
     for row in found:
-        alike = ("task", "model", "split")
-        own = {r["recipe"] for r in found if all(r[name] == row[name] for name in alike)}
-        splits = {r["split"] for r in found if r["task"] == row["task"]}
-        parts = [row["split"]] if len(splits) > 1 else []
+        parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = specs.get(row["recipe"], {})
-        for field, value in spec.items():
-            if field in PRUNING_FIELDS | {"seed", "model", "checkpoint_every", "eval_batch_size"}:
-                continue
-            if len({json.dumps(specs[r].get(field)) for r in own if r in specs}) > 1:
-                parts.append(f"{field.replace('_', ' ')} {value}")
+        fields = told[row["model"], row["task"], row["split"]]
+        parts += [f"{name.replace('_', ' ')} {spec[name]}" for name in fields if name in spec]
         label = row["task"] + (f" ({', '.join(parts)})" if parts else "")
         labels[row["task"], row["split"], row["recipe"]] = label
     return labels
+
+
+def _told_apart(recipes: set[str], specs: dict[str, dict[str, Any]]) -> list[str]:
+    """The fields of a request in which these recipes differ."""
+    if len(recipes) == 1:
+        return []
+    own = [specs[recipe] for recipe in sorted(recipes) if recipe in specs]
+    ignored = PRUNING_FIELDS | {"seed", "model", "checkpoint_every", "eval_batch_size"}
+    names = dict.fromkeys(name for spec in own for name in spec if name not in ignored)
+    return [n for n in names if len({json.dumps(spec.get(n)) for spec in own}) > 1]
 
 
 def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
@@ -94,8 +104,12 @@ def _level(row: Row) -> tuple[float, str]:
     return row["sparsity"], f"{100 * row['sparsity']:g}%" if unstructured else row["pattern"]
 
 
-def _place(row: Row) -> tuple[str, str, str]:
-    return row["label"], row["split"], row["recipe"]
+def _by_place(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Rows by label, split and recipe, in the order in which they come."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["label"], row["split"], row["recipe"]), []).append(row)
+    return found
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
@@ -109,18 +123,15 @@ def sections(rows: Sequence[Row]) -> list[Section]:
 
 def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Section:
     levels = sorted({_level(row) for row in members})
-    places = list(dict.fromkeys(_place(row) for row in members))
+    bases = {(row["recipe"], row["split"]): row for row in dense}
     table, unmatched, alone = [], 0, False
-    for place in places:
-        own = [row for row in members if _place(row) == place]
+    for place, own in _by_place(members).items():
         cells = {_level(row): row for row in own}
         unmatched += sum(row["mean_relative"] is None for row in own)
         alone = alone or any(row["n"] == 1 for row in own)
         seeds = sorted({row["n"] for row in own})
         # Difficulty is the dense runs' own: a pruned cell may have been run on fewer seeds.
-        base = next(
-            (r for r in dense if r["recipe"] == place[2] and r["split"] == place[1]), own[0]
-        )
+        base = bases.get((place[2], place[1]), own[0])
         table.append(
             [
                 place[0],
@@ -175,11 +186,8 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     for key, members in _grouped(rows).items():
         unstructured = bool(key[-1])
         lines = []
-        for place in dict.fromkeys(_place(row) for row in members):
-            own = sorted(
-                (r for r in members if _place(r) == place and r["mean_relative"] is not None),
-                key=_level,
-            )
+        for place, rows_there in _by_place(members).items():
+            own = sorted((r for r in rows_there if r["mean_relative"] is not None), key=_level)
             if own:
                 lines.append(_line(place[0], own))
         ticks = () if unstructured else tuple(sorted({_tick(row) for row in members}))
