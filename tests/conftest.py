@@ -15,7 +15,7 @@ for name in ("JDNA_HOME", "JDNA_DB", "JDNA_DATA"):
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from jdna_cli.cli.app import app
 from jdna_cli.tasks.families import generated
@@ -80,13 +80,12 @@ def sentences() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """A word-piece tokenizer, trained on the spot."""
-    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """A word tokenizer, made on the spot: the same on each run, which trained ones are not."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    raw.train_from_iterator(
-        sentences(), trainers.WordPieceTrainer(vocab_size=400, special_tokens=special)
-    )
+    words = sorted({word for text in sentences() for word in text.replace(".", " .").split()})
+    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
