@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from jdna_cli.engine import models, prunable
 from jdna_cli.sparsity import masks
-from tests.conftest import FAMILIES
+from tests.conftest import FAMILIES, QUICK
 
 
 def zeros(folder, names):
@@ -191,7 +191,12 @@ def test_out_names_the_folder(jdna, bert, tmp_path):
     assert (tmp_path / "pruned" / "model.safetensors").is_file()
     again = jdna("prune", "run:1", "--sparsity", 0.8, "--json").json
     assert again["run"]["parent"] == 1
+    # A folder that a run wrote is that run's model, however it is named.
+    tuned = jdna("finetune", tmp_path / "pruned", *QUICK, "--json").json["run"]
+    assert (tuned["parent"], tuned["regime"], tuned["sparsity"]) == (1, "sparse", 0.5)
     jdna("prune", bert, "--sparsity", 0.6, "--out", tmp_path / "pruned", code=2)
+    stranger = ("finetune", tmp_path / "pruned", *QUICK, "--home", tmp_path / "elsewhere")
+    assert "does not know" in jdna(*stranger, code=2).err
 
 
 def test_fused_experts_are_refused_rather_than_left_dense(tokenizer):

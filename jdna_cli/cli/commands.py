@@ -201,7 +201,8 @@ def interpolate(
     with _desk(home, db, data_dir, force) as desk:
         done = jobs.interpolate(desk, values)
         if plot is not None:
-            plots.line(done.outcome.points, done.run.metric or "score", plot)
+            barrier = showing.metrics_of(done.outcome)["barrier"]
+            plots.line(done.outcome.points, barrier, done.run.metric or "score", plot)
         showing.show(done, as_json, plot)
 
 

@@ -176,7 +176,7 @@ def _task_as_json(task: Task) -> dict[str, Any]:
 
 @tasks.command("list")
 def list_tasks(as_json: o.Json = False) -> None:
-    """All tasks: kind, main metric, a person's score, chance."""
+    """All tasks: main metric, a person's score, chance, and what is asked."""
     from jdna_cli.reports import tables
     from jdna_cli.tasks import all_tasks
 
@@ -184,13 +184,12 @@ def list_tasks(as_json: o.Json = False) -> None:
     if as_json:
         _print_json({"tasks": found})
         return
-    columns = ("task", "kind", "metric", "human", "chance", "description")
+    columns = ("task", "metric", "human", "chance", "question")
     tables.plain(
         columns,
         [
             [
                 task["name"],
-                task["kind"],
                 task["metric"],
                 "" if task["human"] is None else f"{task['human']:.1%}",
                 f"{task['chance']:.0%}",

@@ -93,21 +93,25 @@ def locate(desk: Desk, reference: str) -> Located:
         number = reference.removeprefix("run:")
         if not number.isdigit():
             raise RequestError(f"{reference!r}: a run is named run:ID, as in run:2")
-        source, run = desk.ledger.model_of(int(number))
-        columns = {name: getattr(run, name) for name in _INHERITED}
-        # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
-        return Located(source, run, {**columns, "regime": run.regime or "sparse"})
+        return _written_by(desk, int(number))
     folder = Path(reference).expanduser()
+    if (writer := desk.ledger.writer_of(folder)) is not None:
+        return _written_by(desk, writer)
     if not folder.is_dir():
         from jdna_cli.engine import models
 
         folder = models.fetch(reference)
     identity = desk.ledger.identity(folder)
     name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
-    mask = folder / "mask.safetensors"
-    source = ModelSource(name, folder, identity, mask if mask.is_file() else None)
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
-    return Located(source, None, {**columns, "seed": 0})
+    return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
+
+
+def _written_by(desk: Desk, number: int) -> Located:
+    source, run = desk.ledger.model_of(number)
+    columns = {name: getattr(run, name) for name in _INHERITED}
+    # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
+    return Located(source, run, {**columns, "regime": run.regime or "sparse"})
 
 
 # ------------------------------------------------------------------------------------------ prune
@@ -161,6 +165,11 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
     task = get(asked["task"])
     located = locate(desk, asked["model"])
+    if located.run is None and (located.source.folder / "mask.safetensors").is_file():
+        raise RequestError(
+            f"{asked['model']} was pruned by a run that this database does not know: name its "
+            "--home, or remove its mask.safetensors to let all weights train"
+        )
     prunes = asked.get("sparsity") is not None or asked.get("pattern") is not None
     if prunes and located.source.mask is not None:
         raise RequestError(

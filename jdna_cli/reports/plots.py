@@ -80,7 +80,7 @@ def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, pa
     _save(figure, path)
 
 
-def line(points: Sequence[Point], metric: str, path: Path) -> None:
+def line(points: Sequence[Point], barrier: float, metric: str, path: Path) -> None:
     """Draw loss and score along the line between two models, with the chord of the loss."""
     figure = _figure(6.4, 4.0)
     axis = figure.subplots()
@@ -93,7 +93,9 @@ def line(points: Sequence[Point], metric: str, path: Path) -> None:
     other = axis.twinx()
     (second,) = other.plot(x, scores, color=COLOURS[1], marker=MARKERS[1], ls="--", label=metric)
     other.set_ylabel(metric)
-    axis.legend(handles=[first, second], fontsize=8, frameon=False)
+    axis.set_title(f"loss barrier {barrier:.4g}", fontsize=10)
+    handles = [first, second]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     axis.grid(True, color="0.9", linewidth=0.8)
     axis.spines["top"].set_visible(False)
     other.spines["top"].set_visible(False)

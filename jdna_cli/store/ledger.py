@@ -164,6 +164,19 @@ class Ledger:
         identity = self.identity(folder)
         return ModelSource(f"run:{number}", folder, identity, mask if mask.is_file() else None), run
 
+    def writer_of(self, folder: Path) -> int | None:
+        """The finished run whose model stands in `folder`, if one does."""
+        place = folder.resolve()
+        query = (
+            select(Run)
+            .where(Run.status == Status.finished.value, col(Run.kind).in_(("prune", "finetune")))
+            .where(col(Run.artifact).in_((str(place), place.name)))
+            .order_by(col(Run.id).desc())
+        )
+        with Session(self._engine) as session:
+            found = (run.id for run in session.exec(query) if self.folder(run).resolve() == place)
+            return next(found, None)
+
     def name_of(self, identity: str, otherwise: str) -> str:
         """The name under which these weights were first seen, so that one model has one name."""
         query = select(Run.model).where(Run.model_identity == identity, col(Run.model).is_not(None))
