@@ -21,6 +21,15 @@ class LayerSparsity:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """One tensor of a model's file; `reason` says why it is not prunable, None where it is."""
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One number. `step` is None for a result of the run, else the point of a training curve."""
 

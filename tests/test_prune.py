@@ -159,6 +159,27 @@ def test_include_and_exclude_choose_tensors(jdna, bert):
     assert found["run"]["prunable"] == "+*attention* -*.1.*"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(jdna, tiny, family):
+    asked = ("prune", tiny(family), "--sparsity", 0.5)
+    plan = jdna(*asked, "--dry-run", "--json").json
+    assert jdna("runs", "list", "--json").json == {"runs": []}
+    found = jdna(*asked, "--json").json["pruning"]
+    chosen = [t["name"] for t in plan["tensors"] if t["reason"] is None]
+    assert sorted(chosen) == sorted(layer["name"] for layer in found["layers"])
+    assert plan["prunable"] == found["prunable"]
+    stored = load_file(tiny(family) / "model.safetensors")
+    assert {t["name"] for t in plan["tensors"]} == stored.keys()
+    for tensor in plan["tensors"]:
+        if tensor["name"].endswith("bias"):
+            assert tensor["reason"] in ("bias", "not of the backbone: a head, or unused")
+    words = {t["reason"] for t in plan["tensors"]}
+    assert "embedding, or tied to one" in words
+    left_out = jdna(*asked, "--exclude", chosen[0], "--dry-run").out
+    assert f"{chosen[0]} " in left_out
+    assert "no: left out by --include or --exclude" in left_out
+
+
 def test_collapse_is_reported(jdna, bert):
     tensors = load_file(bert / "model.safetensors")
     name = "encoder.layer.1.output.dense.weight"

@@ -50,6 +50,7 @@ def prune(
     include: o.Include = None,
     exclude: o.Exclude = None,
     out: o.Out = None,
+    dry_run: o.DryRun = False,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
     force: o.Force = False,
@@ -68,7 +69,10 @@ def prune(
         "exclude": tuple(exclude or ()),
     }
     with _desk(home, db, force=force) as desk:
-        showing.show(jobs.prune(desk, values, out), as_json)
+        if dry_run:
+            showing.show_plan(jobs.plan(desk, values), as_json)
+        else:
+            showing.show(jobs.prune(desk, values, out), as_json)
 
 
 def finetune(
@@ -213,6 +217,7 @@ def demo(
 ) -> None:
     """Try it: ten small cells on an embedded model and two generated tasks, then the report."""
     from jdna_cli.cli import demonstration
+    from jdna_cli.cli.inspection import url_of
 
     with _desk(home, db) as desk:
-        demonstration.run(desk, as_json)
+        demonstration.run(desk, url_of(home, db), as_json)

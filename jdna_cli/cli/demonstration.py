@@ -60,7 +60,7 @@ def cells(model: Path) -> Iterator[dict[str, Any]]:
             yield {"model": str(model), "task": task, "sparsity": sparsity, **RECIPE}
 
 
-def run(desk: Desk, json_asked: bool) -> None:
+def run(desk: Desk, url: str, json_asked: bool) -> None:
     """Run all cells, those that the database has not; print the report and the plot's path."""
     model = model_folder(desk.ledger.home)
     requests = list(cells(model))
@@ -83,7 +83,6 @@ def run(desk: Desk, json_asked: bool) -> None:
             f"{took} · about {left:.0f} s left"
         )
     plot = desk.ledger.home / "demo.png"
-    url = f"sqlite:///{desk.ledger.home / 'jdna.db'}"
     text = reporting.write("drop", url, options.Format.TABLE, plot)
     if json_asked:
         found = {"runs": [done_as_json(one) for one in done], "plot": str(plot)}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from jdna_cli import specs
 from jdna_cli.cli.console import Reporter, say
 from jdna_cli.errors import InterruptedRunError, RequestError
-from jdna_cli.results import Outcome
+from jdna_cli.results import Outcome, Planned
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource, PruneSpec
 from jdna_cli.store.ledger import Ledger, Opening
@@ -141,6 +141,14 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
         located.number,
     )
     return _perform(desk, opening, lambda place: pipelines.prune(spec, located.source, place), out)
+
+
+def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
+    """What a pruning would touch, from names and shapes alone; nothing is recorded."""
+    from jdna_cli.engine import pipelines
+
+    spec = specs.build(PruneSpec, values)
+    return pipelines.plan_prune(spec, locate(desk, spec.model).source)
 
 
 def _pruning_columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:

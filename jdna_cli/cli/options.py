@@ -162,6 +162,10 @@ Resume = Annotated[
 ]  # fmt: skip
 Points = Annotated[int, typer.Option(help="Points on the line, both ends included.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw a plot into this file: .png, .svg, or .pdf.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say which tensors would be pruned and why others not; stop."),
+]
 Out = Annotated[
     Path | None,
     typer.Option(help="Folder for the pruned model, in place of HOME/ID.", rich_help_panel=_WHERE),

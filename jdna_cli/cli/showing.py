@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jdna_cli.cli.console import say
 from jdna_cli.cli.jobs import Done
-from jdna_cli.results import LayerSparsity, Outcome
+from jdna_cli.results import LayerSparsity, Outcome, Planned
 from jdna_cli.store.tables import Run
 
 _COLUMNS = (
@@ -109,6 +110,20 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
         print(f"files: {done.folder}")
     if plot is not None:
         print(f"plot: {plot}")
+
+
+def show_plan(planned: list[Planned], json_asked: bool) -> None:
+    """Print which tensors a pruning would touch, and why not the others."""
+    chosen = [tensor for tensor in planned if tensor.reason is None]
+    count = sum(math.prod(tensor.shape) for tensor in chosen)
+    if json_asked:
+        rows = [{"name": t.name, "shape": list(t.shape), "reason": t.reason} for t in planned]
+        print(json.dumps({"prunable": count, "tensors": rows}))
+        return
+    for tensor in planned:
+        what = "prunable" if tensor.reason is None else f"no: {tensor.reason}"
+        print(f"{tensor.name} {list(tensor.shape)}  {what}")
+    print(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
 
 
 def title(run: Run) -> str:

@@ -24,7 +24,7 @@ from jdna_cli.engine.evaluation import Evaluation, measure, predict, save_predic
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.training import Surroundings, Training
 from jdna_cli.errors import RequestError
-from jdna_cli.results import LayerSparsity, Measurement, Outcome, Point
+from jdna_cli.results import LayerSparsity, Measurement, Outcome, Planned, Point
 from jdna_cli.sparsity import connectivity, criteria, masks, patterns
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
@@ -60,18 +60,35 @@ def check_prune(spec: PruneSpec, source: ModelSource) -> list[prunable.Prunable]
     Raises:
         RequestError: there are none, the pattern fits one of them not, or the criterion is unknown.
     """
+    shapes, config = _described(source)
     criteria.load(spec.criterion)
     if spec.pattern and spec.scope != "global":
         raise RequestError(f"--scope: {spec.pattern} competes within groups, it has no scope")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in models.weight_files(source.folder):
-        with safe_open(file, framework="pt") as handle:
-            shapes |= {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
-    config = models.config_of(source.folder)
     chosen = prunable.select(config, list(shapes), spec.include, spec.exclude)
     if spec.pattern:
         prunable.check_pattern(shapes, chosen, parse_pattern(spec.pattern)[1])
     return chosen
+
+
+def plan_prune(spec: PruneSpec, source: ModelSource) -> list[Planned]:
+    """Every tensor of the model's file, and why those that would not be pruned would not."""
+    chosen = {tensor.name for tensor in check_prune(spec, source)}
+    shapes, config = _described(source)
+    reasons = prunable.reasons(config, list(shapes))
+    asked = "left out by --include or --exclude"
+    return [
+        Planned(name, shape, None if name in chosen else reasons[name] or asked)
+        for name, shape in sorted(shapes.items())
+    ]
+
+
+def _described(source: ModelSource) -> tuple[dict[str, tuple[int, ...]], Any]:
+    """Shapes of all tensors of a model's files, and its configuration."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in models.weight_files(source.folder):
+        with safe_open(file, framework="pt") as handle:
+            shapes |= {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
+    return shapes, models.config_of(source.folder)
 
 
 def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:

@@ -32,14 +32,8 @@ def backbone(config: Any) -> tuple[str, dict[str, int]]:
     Raises:
         RequestError: the architecture is unknown, or it keeps weights where none can be pruned.
     """
-    with torch.device("meta"):
-        try:
-            model = transformers.AutoModel.from_config(config, trust_remote_code=False)
-        except ValueError as error:
-            raise RequestError(
-                f"architecture {config.model_type!r}: {str(error).splitlines()[0][:120]}"
-            ) from None
-    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    model = _empty(config)
+    embedded = _embedded(model)
     found = {}
     for name, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
@@ -51,6 +45,44 @@ def backbone(config: Any) -> tuple[str, dict[str, int]]:
         if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embedded:
             found[f"{name}.weight"] = 0 if isinstance(module, Conv1D) else 1
     return f"{model.base_model_prefix}.", found
+
+
+def reasons(config: Any, tensors: list[str]) -> dict[str, str | None]:
+    """Why each of a file's tensors is not prunable; None where it is."""
+    prefix, known = backbone(config)
+    model = _empty(config)
+    embedded = _embedded(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found: dict[str, str | None] = {}
+    for name in tensors:
+        bare = name.removeprefix(prefix)
+        parameter = parameters.get(bare)
+        if bare in known:
+            found[name] = None
+        elif parameter is None:
+            found[name] = "not of the backbone: a head, or unused"
+        elif bare.endswith("bias"):
+            found[name] = "bias"
+        elif id(parameter) in embedded:
+            found[name] = "embedding, or tied to one"
+        else:
+            found[name] = "norm" if parameter.ndim == 1 else "not a linear layer"
+    return found
+
+
+def _empty(config: Any) -> Any:
+    """The backbone without memory for its weights."""
+    with torch.device("meta"):
+        try:
+            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+        except ValueError as error:
+            raise RequestError(
+                f"architecture {config.model_type!r}: {str(error).splitlines()[0][:120]}"
+            ) from None
+
+
+def _embedded(model: Any) -> set[int]:
+    return {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
 
 
 def select(
