@@ -1,4 +1,8 @@
-"""How hard a task is: the normalised gap between a person's score and the dense model's."""
+"""How hard a task is: the normalised human-model gap, (human - dense) / human; higher is harder.
+
+The view `performance_drop` computes it from the dense runs and the human scores that tasks state.
+Source: Yin et al. 2024 (arXiv 2310.02277), section 3.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,3 @@ class HumanScore:
 
     value: float
     source: str
-
-
-def task_difficulty(human: float, dense: float) -> float:
-    """Normalised human-model gap `(human - dense) / human`; higher is harder.
-
-    Both scores are fractions of the same metric. Negative where the model beats people.
-    Source: Yin et al. 2024 (arXiv 2310.02277), section 3.
-    """
-    return (human - dense) / human

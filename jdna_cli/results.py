@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class Outcome:
     bits: int | None = None
     device: str = ""
     notes: tuple[str, ...] = ()
-    extra: dict[str, float] = field(default_factory=dict)
 
     @property
     def prunable(self) -> int:
