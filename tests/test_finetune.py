@@ -198,9 +198,9 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(jdna, bert, monkeypatc
     whole = weights(jdna.home / str(number))
     whole_curve = jdna("db", "query", f"SELECT * FROM metric WHERE run = {number}", "--json").json
 
-    from jdna_cli.cli import jobs
+    from jdna_cli.cli import running
 
-    class Impatient(jobs.Stopper):
+    class Impatient(running.Stopper):
         """Somebody who presses Ctrl-C during the seventh step."""
 
         def asked(self):
@@ -210,7 +210,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(jdna, bert, monkeypatc
             return super().asked()
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "Stopper", Impatient)
+        patch.setattr(running, "Stopper", Impatient)
         stopped = jdna(*args, "--force", code=130)
     assert "interrupted at step 7 of 24" in stopped.err
     shown = jdna("runs", "show", number + 1, "--json").json

@@ -12,7 +12,7 @@ from jdna_cli.cli import options as o
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 
 if TYPE_CHECKING:
-    from jdna_cli.cli.jobs import Desk
+    from jdna_cli.cli.running import Desk
 
 _PRUNE, _FINETUNE = PruneSpec.model_fields, FinetuneSpec.model_fields
 _EVAL, _LINE = EvalSpec.model_fields, InterpolateSpec.model_fields
@@ -26,7 +26,7 @@ def _desk(
     force: bool = False,
     resume: bool = False,
 ) -> Iterator[Desk]:
-    from jdna_cli.cli.jobs import Desk
+    from jdna_cli.cli.running import Desk
     from jdna_cli.errors import RequestError
     from jdna_cli.store.ledger import Ledger
 

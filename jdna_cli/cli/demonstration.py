@@ -11,7 +11,7 @@ from typing import Any
 
 from jdna_cli.cli import jobs, options, reporting
 from jdna_cli.cli.console import say
-from jdna_cli.cli.jobs import Desk, Done
+from jdna_cli.cli.running import Desk, Done
 from jdna_cli.cli.showing import as_json as done_as_json
 from jdna_cli.errors import RequestError
 

@@ -1,52 +1,21 @@
-"""From a request to a recorded result: the one way a run happens.
-
-Options become a spec; the ledger looks for a finished twin and opens a run; a pipeline does the
-work and returns plain numbers; the ledger writes them, or the failure.
-"""
+"""From what was asked on the command line to a spec, its models, and what is recorded of it."""
 
 from __future__ import annotations
 
-import shutil
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from jdna_cli import specs
-from jdna_cli.cli.console import Reporter, say
-from jdna_cli.errors import InterruptedRunError, RequestError
-from jdna_cli.results import Outcome, Planned
+from jdna_cli.cli.running import Desk, Done, answer, perform
+from jdna_cli.errors import RequestError
+from jdna_cli.results import Planned
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource, PruneSpec
-from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.ledger import Opening
 from jdna_cli.store.tables import Run
 from jdna_cli.tasks import Task, check_split, get, records
-
-if TYPE_CHECKING:
-    from jdna_cli.engine.pipelines import Place
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What every request shares: where runs are recorded, where data is, how to go about it."""
-
-    ledger: Ledger
-    data_dir: Path | None = None
-    force: bool = False
-    resume: bool = False
-
-
-@dataclass(frozen=True)
-class Done:
-    """A recorded run, what it measured, and whether the database already had it."""
-
-    run: Run
-    outcome: Outcome
-    folder: Path
-    cached: bool
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +91,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
     spec = specs.build(PruneSpec, values)
     located = locate(desk, spec.model)
     fingerprint = spec.fingerprint({"model": located.source.identity})
-    if found := _answer(desk, fingerprint, out):
+    if found := answer(desk, fingerprint, out):
         return found
     from jdna_cli.engine import pipelines
 
@@ -140,7 +109,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
         },
         located.number,
     )
-    return _perform(desk, opening, lambda place: pipelines.prune(spec, located.source, place), out)
+    return perform(desk, opening, lambda place: pipelines.prune(spec, located.source, place), out)
 
 
 def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
@@ -199,7 +168,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
-    if found := _answer(desk, fingerprint):
+    if found := answer(desk, fingerprint):
         return found
     from jdna_cli.engine import pipelines
 
@@ -232,7 +201,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     else:
         columns["sparsity"] = 0.0
     opening = Opening(spec, fingerprint, columns, parent)
-    return _perform(
+    return perform(
         desk, opening, lambda place: pipelines.finetune(spec, task, start, place, desk.resume)
     )
 
@@ -296,7 +265,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
     data = records.identity(task, [spec.split], desk.data_dir)
     fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
-    if found := _answer(desk, fingerprint):
+    if found := answer(desk, fingerprint):
         return found
     from jdna_cli.engine import pipelines
 
@@ -312,7 +281,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         },
         located.number,
     )
-    return _perform(
+    return perform(
         desk, opening, lambda place: pipelines.evaluate(spec, task, located.source, place)
     )
 
@@ -330,7 +299,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
     data = records.identity(task, [spec.split], desk.data_dir)
     identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
     fingerprint = spec.fingerprint(identities)
-    if found := _answer(desk, fingerprint):
+    if found := answer(desk, fingerprint):
         return found
     from jdna_cli.engine import pipelines
 
@@ -347,7 +316,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
         first.number,
         second.number,
     )
-    return _perform(
+    return perform(
         desk,
         opening,
         lambda place: pipelines.interpolate(spec, task, first.source, second.source, place),
@@ -382,86 +351,3 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
     return specs.digest(
         {"kind": "eval", "model": located.recipe, "data": data, "spec": spec.determining()}
     )
-
-
-# ---------------------------------------------------------------------------------------- running
-
-
-def _answer(desk: Desk, fingerprint: str, out: Path | None = None) -> Done | None:
-    """The finished run that has this result already, if there is one and it may be used."""
-    ledger = desk.ledger
-    twin = None if desk.force else ledger.finished(fingerprint)
-    if twin is None or (out is not None and ledger.folder(twin) != out.resolve()):
-        return None
-    assert twin.id is not None
-    return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
-
-
-def _perform(
-    desk: Desk,
-    opening: Opening,
-    action: Callable[[Place], Outcome],
-    out: Path | None = None,
-) -> Done:
-    """Run `action` and record what becomes of it."""
-    ledger = desk.ledger
-    from jdna_cli.engine import devices
-    from jdna_cli.engine.pipelines import Place
-    from jdna_cli.engine.training import Surroundings
-
-    cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
-    if desk.resume and cut_off is None:
-        say("no run of this request was cut off: starting from the beginning")
-    if cut_off is not None:
-        run = ledger.take_up(cut_off)
-    else:
-        run = ledger.start(opening, devices.versions(), out)
-    folder, work = ledger.folder(run), ledger.work(run)
-    title = f"run {run.id} · {run.kind}"
-    kind = opening.spec.kind
-    with (
-        ledger.running(run, fresh=cut_off is None),
-        Stopper(graceful=kind == "finetune") as stopper,
-        Reporter(title) as reporter,
-    ):
-        surroundings = Surroundings(work, reporter, stopper.asked)
-        outcome = action(Place(folder, desk.data_dir, surroundings))
-        run = ledger.finish(run, outcome)
-    shutil.rmtree(work, ignore_errors=True)
-    return Done(run, outcome, folder, cached=False, notes=outcome.notes)
-
-
-class Stopper:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into a stop.
-
-    Where work cannot stop in an orderly way (`graceful` is False), the first one stops it.
-    """
-
-    def __init__(self, *, graceful: bool) -> None:
-        self._graceful = graceful
-        self._asked = 0
-        self._before: dict[signal.Signals, Any] = {}
-
-    def asked(self) -> int:
-        """Number of the signal that asked to stop, else 0."""
-        return self._asked
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or not self._graceful:
-            raise InterruptedRunError("interrupted", number)
-        self._asked = number
-        say("stopping after this step, with a checkpoint (once more: at once)")

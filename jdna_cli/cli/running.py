@@ -1,0 +1,125 @@
+"""The one way a run happens.
+
+Options have become a spec; the ledger looks for a finished twin and opens a run; a pipeline does
+the work and returns plain numbers; the ledger writes them, or the failure.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from jdna_cli.cli.console import Reporter, say
+from jdna_cli.errors import InterruptedRunError
+from jdna_cli.results import Outcome
+from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.tables import Run
+
+if TYPE_CHECKING:
+    from jdna_cli.engine.pipelines import Place
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every request shares: where runs are recorded, where data is, how to go about it."""
+
+    ledger: Ledger
+    data_dir: Path | None = None
+    force: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A recorded run, what it measured, and whether the database already had it."""
+
+    run: Run
+    outcome: Outcome
+    folder: Path
+    cached: bool
+    notes: tuple[str, ...] = ()
+
+
+def answer(desk: Desk, fingerprint: str, out: Path | None = None) -> Done | None:
+    """The finished run that has this result already, if there is one and it may be used."""
+    ledger = desk.ledger
+    twin = None if desk.force else ledger.finished(fingerprint)
+    if twin is None or (out is not None and ledger.folder(twin) != out.resolve()):
+        return None
+    assert twin.id is not None
+    return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
+
+
+def perform(
+    desk: Desk,
+    opening: Opening,
+    action: Callable[[Place], Outcome],
+    out: Path | None = None,
+) -> Done:
+    """Run `action` and record what becomes of it."""
+    ledger = desk.ledger
+    from jdna_cli.engine import devices
+    from jdna_cli.engine.pipelines import Place
+    from jdna_cli.engine.training import Surroundings
+
+    cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
+    if desk.resume and cut_off is None:
+        say("no run of this request was cut off: starting from the beginning")
+    if cut_off is not None:
+        run = ledger.take_up(cut_off)
+    else:
+        run = ledger.start(opening, devices.versions(), out)
+    folder, work = ledger.folder(run), ledger.work(run)
+    title = f"run {run.id} · {run.kind}"
+    kind = opening.spec.kind
+    with (
+        ledger.running(run, fresh=cut_off is None),
+        Stopper(graceful=kind == "finetune") as stopper,
+        Reporter(title) as reporter,
+    ):
+        surroundings = Surroundings(work, reporter, stopper.asked)
+        outcome = action(Place(folder, desk.data_dir, surroundings))
+        run = ledger.finish(run, outcome)
+    shutil.rmtree(work, ignore_errors=True)
+    return Done(run, outcome, folder, cached=False, notes=outcome.notes)
+
+
+class Stopper:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into a stop.
+
+    Where work cannot stop in an orderly way (`graceful` is False), the first one stops it.
+    """
+
+    def __init__(self, *, graceful: bool) -> None:
+        self._graceful = graceful
+        self._asked = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def asked(self) -> int:
+        """Number of the signal that asked to stop, else 0."""
+        return self._asked
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked or not self._graceful:
+            raise InterruptedRunError("interrupted", number)
+        self._asked = number
+        say("stopping after this step, with a checkpoint (once more: at once)")
