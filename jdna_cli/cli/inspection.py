@@ -14,6 +14,7 @@ import typer
 
 from jdna_cli.cli import options as o
 from jdna_cli.errors import JdnaError, RequestError, redact
+from jdna_cli.store import schema
 
 if TYPE_CHECKING:
     from jdna_cli.tasks import Task
@@ -27,7 +28,7 @@ Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the run.", 
 
 def url_of(home: Path, url: str | None) -> str:
     """The database of these options."""
-    return url or f"sqlite:///{home / 'jdna.db'}"
+    return url or schema.default_url(home)
 
 
 def _print_json(value: Any) -> None:
@@ -308,7 +309,7 @@ def _machine_checks() -> list[tuple[str, bool, str]]:
 
 
 def _home_checks(home: Path, url: str | None) -> list[tuple[str, bool, str]]:
-    from jdna_cli.store import reading, schema
+    from jdna_cli.store import reading
 
     existing = next(p for p in [home, *home.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free / 1e9

@@ -153,18 +153,17 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
             f"{asked['model']} is pruned already: leave out --sparsity and --pattern, "
             "or prune its own parent"
         )
-    if located.run is not None and located.run.kind == "prune":
+    pruning = located.run if located.run is not None and located.run.kind == "prune" else None
+    if pruning is not None:
         # The same request as pruning on the way: one spec, one fingerprint, one cell.
-        earlier = specs.build(PruneSpec, located.run.spec)
-        asked |= {k: v for k, v in earlier.model_dump().items() if k in PruneSpec.model_fields}
+        asked |= specs.build(PruneSpec, pruning.spec).model_dump()
         prunes = True
     pruned = prunes or located.source.mask is not None
     spec = specs.build(
         FinetuneSpec, {**asked, "regime": regime or ("sparse" if pruned else "dense")}
     )
     _check_regime(spec, pruned)
-    from_prune_run = located.run is not None and located.run.kind == "prune"
-    base = _base_of(desk, located.run) if from_prune_run and located.run else located
+    base = located if pruning is None else _base_of(desk, pruning)
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
@@ -175,7 +174,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     pipelines.check_finetune(spec, task, located.source, desk.data_dir)
     start, parent = located.source, located.number
     if prunes:
-        if not from_prune_run:
+        if pruning is None:
             parent = prune(Desk(desk.ledger), spec.prune_spec().model_dump()).run.id
         assert parent is not None
         start = desk.ledger.model_of(parent)[0]

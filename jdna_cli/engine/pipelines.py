@@ -148,15 +148,14 @@ class Checked:
 
 
 def prepare(
-    task: Task, split: str, source: ModelSource, max_length: int, data_dir: Path | None
+    task: Task, split: str, tokenizer: Any, max_length: int, data_dir: Path | None
 ) -> Checked:
     """Read, check and tokenise one split.
 
     Raises:
-        RequestError: the data or the tokenizer are not what the task needs.
+        RequestError: the data are not what the task needs.
     """
     records = load(task, split, data_dir)
-    tokenizer = models.tokenizer_of(source.folder)
     return Checked(records, encode(records, tokenizer, max_length, task.kind == "classification"))
 
 
@@ -213,7 +212,7 @@ def finetune(
     tokenizer = models.tokenizer_of(source.folder)
     encoded = encode(records, tokenizer, spec.max_length, task.kind == "classification")
     held_out = {
-        split: prepare(task, split, source, spec.max_length, place.data_dir)
+        split: prepare(task, split, tokenizer, spec.max_length, place.data_dir)
         for split in task.evaluation_splits
     }
     files = models.weight_files(source.folder)
@@ -306,7 +305,8 @@ def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:
 
 def evaluate(spec: EvalSpec, task: Task, source: ModelSource, place: Place) -> Outcome:
     """Measure `source` on one split and keep its answer to each example."""
-    part = prepare(task, spec.split, source, spec.max_length, place.data_dir)
+    tokenizer = models.tokenizer_of(source.folder)
+    part = prepare(task, spec.split, tokenizer, spec.max_length, place.data_dir)
     accelerator = devices.accelerator(spec.mixed_precision)
     loaded = models.load_for_task(source, task, new_head=False)
     order = models.label_order(loaded, task)
@@ -330,7 +330,8 @@ def interpolate(
     spec: InterpolateSpec, task: Task, first: ModelSource, second: ModelSource, place: Place
 ) -> Outcome:
     """Measure models on the straight line from `first` to `second`, heads included."""
-    part = prepare(task, spec.split, first, spec.max_length, place.data_dir)
+    tokenizer = models.tokenizer_of(first.folder)
+    part = prepare(task, spec.split, tokenizer, spec.max_length, place.data_dir)
     accelerator = devices.accelerator(spec.mixed_precision)
     device = accelerator.device
     model = models.load_for_task(first, task, new_head=False)

@@ -164,8 +164,3 @@ def _back_up(file: Path, found: str) -> None:
 
 def _cause(error: Exception) -> str:
     return redact(str(getattr(error, "orig", None) or error).splitlines()[0])
-
-
-def default_url(home: Path) -> str:
-    """The database of a home folder."""
-    return f"sqlite:///{home / 'jdna.db'}"

@@ -24,7 +24,7 @@ from jdna_cli import __version__
 from jdna_cli.errors import InterruptedRunError, JdnaError, RequestError, redact
 from jdna_cli.results import Outcome
 from jdna_cli.specs import ModelSource, Spec
-from jdna_cli.store import database
+from jdna_cli.store import database, schema
 from jdna_cli.store.tables import Layer, Metric, Point, Run, Status, Weights
 
 HEARTBEAT_SECONDS = 30.0
@@ -71,7 +71,7 @@ class Ledger:
             raise RequestError(f"--home: {home} cannot be made: {error.strerror}") from None
         if not os.access(home, os.W_OK):
             raise RequestError(f"--home: {home} is read-only, name another folder")
-        self._engine: Engine = database.prepare(url or database.default_url(home))
+        self._engine: Engine = database.prepare(url or schema.default_url(home))
         self._recognise_dead()
 
     def close(self) -> None:

@@ -15,3 +15,8 @@ def migrations_folder() -> Path:
 def head() -> str:
     """The newest schema that this jdna knows. Revisions are numbers of four digits."""
     return max(path.name[:4] for path in (migrations_folder() / "versions").glob("[0-9]*.py"))
+
+
+def default_url(home: Path) -> str:
+    """The database of a home folder."""
+    return f"sqlite:///{home / 'jdna.db'}"
