@@ -7,20 +7,19 @@ import copy
 import torch
 
 from benchmarks.measuring import seconds, table
-from benchmarks.training import examples, source
-from jdna_cli import tasks
-from jdna_cli.engine import batches, devices, models
-from jdna_cli.engine.evaluation import predict
+from benchmarks.training import examples, scorer, source
+from jdna_cli.engine import devices
 from jdna_cli.engine.pipelines import _tensors
+from jdna_cli.engine.scorers.head import predict
+from jdna_cli.engine.scorers.scorer import Measuring
 from jdna_cli.sparsity import connectivity
 
 
 def report() -> str:
-    task = tasks.get("rte")
-    encoded = batches.encode(examples(128), models.tokenizer_of(source().folder), 128, True)
+    features = scorer().encode(examples(128)).features
     accelerator = devices.accelerator("no")
-    model = models.load_for_task(source(), task, new_head=True, seed=1).to(accelerator.device)
-    other = models.load_for_task(source(), task, new_head=True, seed=2).to(accelerator.device)
+    model = scorer().load(source(), new_head=True, seed=1).to(accelerator.device)
+    other = scorer().load(source(), new_head=True, seed=2).to(accelerator.device)
     a = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
     b = {name: tensor.detach() for name, tensor in _tensors(other).items()}
     moving = _tensors(model)
@@ -33,7 +32,7 @@ def report() -> str:
         state = {name: torch.lerp(a[name], b[name], 0.3) for name in dict(model.named_parameters())}
         copy.deepcopy(model).load_state_dict(state, strict=False)
 
-    forward = seconds(lambda: predict(model, encoded, 64, accelerator), 3)
+    forward = seconds(lambda: predict(model, features, Measuring(64, accelerator)), 3)
     found = {"jdna: lerp in place": seconds(move), "deep copy and load_state_dict": seconds(reload)}
     rows = [["forward passes, 128 pairs", f"{1000 * forward:.0f}", "1.000"]]
     for name, spent in found.items():

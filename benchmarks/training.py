@@ -14,12 +14,13 @@ from torch import nn
 
 from benchmarks.measuring import seconds, table
 from jdna_cli import tasks
-from jdna_cli.engine import batches, devices, models
+from jdna_cli.engine import devices, pipelines
+from jdna_cli.engine.scorers.head import Head, Labelled
 from jdna_cli.engine.training import Surroundings, Training
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
 from jdna_cli.specs import FinetuneSpec, ModelSource
-from jdna_cli.tasks.records import Records
+from jdna_cli.tasks.records import Example, Records
 
 EXAMPLES, BATCH = 320, 32
 
@@ -38,22 +39,24 @@ def examples(count: int) -> Records:
         tuple(" ".join(draw.choices(pool, k=draw.randint(1, 6))) for _ in range(2))
         for _ in range(count)
     ]
-    return Records(
-        tuple(texts), tuple(float(i % 2) for i in range(count)), tuple(map(str, range(count)))
-    )
+    return Records(tuple(Example(str(i), pair, float(i % 2)) for i, pair in enumerate(texts)))
 
 
-def ours(
-    encoded: batches.Encoded, precision: str, regime: str = "dense"
-) -> tuple[float, Training, Any]:
+def scorer() -> Head:
+    """What trains and measures MiniLM on pairs of sentences."""
+    found = pipelines.scorer_for(FinetuneSpec(model="m", task="rte"), tasks.get("rte"), source())
+    assert isinstance(found, Head)
+    return found
+
+
+def ours(encoded: Labelled, precision: str, regime: str = "dense") -> tuple[float, Training, Any]:
     """Seconds of one epoch, its training, and the constraint."""
-    task = tasks.get("rte")
     spec = FinetuneSpec(
         model="m", task="rte", epochs=1, batch_size=BATCH, mixed_precision=precision,
         checkpoint_every=0, regime=regime,
     )  # fmt: skip
     accelerator = devices.accelerator(precision)
-    model = models.load_for_task(source(), task, new_head=True, seed=1).to(accelerator.device)
+    model = scorer().load(source(), new_head=True, seed=1).to(accelerator.device)
     weights = dict(model.named_parameters())
     found = {}
     if REGIMES[regime].needs_mask:
@@ -64,7 +67,7 @@ def ours(
         }
     start_({n: weights[n] for n in found}, found, REGIMES[regime], 1)
     constraint = Constraint(weights, found, REGIMES[regime])
-    training = Training(model, encoded, task, spec, constraint, accelerator)
+    training = Training(model, encoded, scorer(), spec, constraint, accelerator)
     with tempfile.TemporaryDirectory() as work:
         began = time.perf_counter()
         training.run(Surroundings(Path(work), lambda *_: None, lambda: 0), lambda *_: [])
@@ -73,13 +76,11 @@ def ours(
         return time.perf_counter() - began, training, constraint
 
 
-def trainer(encoded: batches.Encoded, precision: str, grouped: bool) -> float:
+def trainer(encoded: Labelled, precision: str, grouped: bool) -> float:
     """Seconds of one epoch of the Hugging Face Trainer with the same recipe."""
-    model = models.load_for_task(source(), tasks.get("rte"), new_head=True, seed=1)
-    rows = [
-        {**feature, "labels": int(label)}
-        for feature, label in zip(encoded.features, encoded.labels, strict=True)
-    ]
+    model = scorer().load(source(), new_head=True, seed=1)
+    columns = {**encoded.features.columns, "labels": encoded.labels.tolist()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=BATCH,
@@ -87,7 +88,7 @@ def trainer(encoded: batches.Encoded, precision: str, grouped: bool) -> float:
             logging_strategy="no", bf16=precision == "bf16",
             train_sampling_strategy="group_by_length" if grouped else "random",
         )  # fmt: skip
-        collator = transformers.DataCollatorWithPadding(encoded.tokenizer)
+        collator = transformers.DataCollatorWithPadding(encoded.features.tokenizer)
         made = transformers.Trainer(
             model=model, args=arguments, train_dataset=rows, data_collator=collator
         )
@@ -99,7 +100,7 @@ def trainer(encoded: batches.Encoded, precision: str, grouped: bool) -> float:
 def report() -> str:
     count = 8192 if torch.cuda.is_available() else EXAMPLES
     records = examples(count)
-    encoded = batches.encode(records, models.tokenizer_of(source().folder), 128, True)
+    encoded = scorer().encode(records)
     ours(encoded, "no")  # the first one pays for what is loaded once
     rows, found = [], {}
     found["Trainer, default"] = trainer(encoded, "no", False)
@@ -115,7 +116,7 @@ def report() -> str:
     return "\n".join([*parts, regimes(encoded)])
 
 
-def regimes(encoded: batches.Encoded) -> str:
+def regimes(encoded: Labelled) -> str:
     """What holding weights costs per step, beside the step."""
     rows = []
     for name, regime in REGIMES.items():
@@ -137,9 +138,9 @@ def regimes(encoded: batches.Encoded) -> str:
     return table("What a regime costs", columns, [*rows, paper_way(encoded)])
 
 
-def paper_way(encoded: batches.Encoded) -> list[str]:
+def paper_way(encoded: Labelled) -> list[str]:
     """The paper's code: every parameter times a float mask after each step."""
-    model = models.load_for_task(source(), tasks.get("rte"), new_head=True, seed=1)
+    model = scorer().load(source(), new_head=True, seed=1)
     weights = [p for p in model.parameters() if p.ndim == 2]
     kept = [torch.ones_like(w) for w in weights]
 
@@ -147,7 +148,7 @@ def paper_way(encoded: batches.Encoded) -> list[str]:
         for weight, mask in zip(weights, kept, strict=True):
             weight.data = weight.data * mask
 
-    inputs, labels = encoded.batch(list(range(BATCH)))
+    inputs, labels = encoded.features.batch(range(BATCH)), encoded.labels[:BATCH]
 
     def step() -> None:
         nn.functional.cross_entropy(model(**inputs).logits, labels).backward()

@@ -108,22 +108,68 @@ def database() -> str:
     return "\n".join(lines)
 
 
+# How each kind of task is put to a model, and what its scores are.
+_KIND = {
+    "classification": "A new head on any architecture. Scores by scikit-learn.",
+    "regression": "A new head with one output. Correlations by SciPy.",
+    "multiple-choice": "Encoders are fine-tuned with a head that gives each option one number. "
+    "Models that write choose the option of the highest log-likelihood after the prompt, and are "
+    "fine-tuned on the right one: `accuracy` compares sums over tokens, `accuracy_norm` divides "
+    "them by the option's characters; of equals the first counts, and `ties` is the share of such "
+    "questions. `--options K` keeps the right option and K − 1 others, drawn by `--seed`; fewer "
+    "are a subset of more, and a question that has no more than K stays as it is.",
+    "arithmetic": "The model writes the equation, with `number0`, `number1`, … for the numbers of "
+    "the problem in the order in which they stand there. The equation is parsed, never executed, "
+    "and computed; `accuracy` is the share whose value is within 0.001 of the answer. An encoder "
+    "gets a decoder of two layers, made afresh, which is never pruned.",
+    "question-answering": "The model writes the answer, up to the end of the line. `exact_match` "
+    "and `f1` are SQuAD's: the best over all accepted answers, in lower case, without punctuation "
+    "and articles. `--book closed` leaves the text out. `--context-words N` makes it N words: the "
+    "sentence of the answer stays, the sentences farthest from it go first; a shorter text is "
+    "filled up with texts of other questions that hold no answer, drawn by `--seed`; where a text "
+    "holds no answer, its beginning stays.",
+    "translation": "Corpus BLEU and chrF by sacrebleu, as fractions; their signatures are in the "
+    "column `protocol` of the run. Of several directions the scores are means over directions, "
+    "and each direction's own are recorded beside them. Multilingual tokenizers (mBART, NLLB, "
+    "M2M-100) are told the languages by their codes, T5 and decoders by the prompt. `--pairs` "
+    "takes directions, a group, or the first so many of: "
+    "en-de de-en en-fr fr-en en-cs cs-en de-fr fr-de de-cs cs-de fr-cs cs-fr (`multi30k`).",
+    "language-modelling": "All rows of a split are joined to one text and cut into windows of "
+    "`--max-length` tokens, `--stride` apart. `perplexity` is exp of the mean negative "
+    "log-likelihood of the tokens that are predicted: all but the first of each window, or, with a "
+    "stride shorter than the window, those that no window before it predicted. A last window that "
+    "is not full is left out. How many there were is in the column `protocol`. Lower is better: "
+    "relative performance is dense / score.",
+}
+
+
 def tasks() -> str:
     """Every task with its metric, human score and source."""
-    from jdna_cli.tasks import HubSource, all_tasks
+    from jdna_cli.tasks import KINDS, HubSource, all_tasks
 
     lines = [NOTE, "# Tasks", "", "Scores are of the main metric. With `--data-dir DIR`, files at"]
-    lines += ["`DIR/<task>/<split>.jsonl` are used in place of the hub.", ""]
-    lines += ["| task | question | columns | metrics (main first) | human | examples from |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for task in all_tasks().values():
-        source = task.source
-        place = f"{source.path} {source.config}" if isinstance(source, HubSource) else "generated"
-        human = f"{task.human.value:.1%} ({task.human.source})" if task.human else ""
-        columns = ", ".join((*task.texts, task.label))
-        cells = (f"`{task.name}`", task.description, columns, ", ".join(task.metrics), human, place)
-        lines.append(f"| {' | '.join(map(_text, cells))} |")
-    return "\n".join([*lines, ""])
+    lines += [
+        "`DIR/<task>/<split>.jsonl` are used in place of the hub. `jdna tasks show TASK` prints"
+    ]
+    lines += ["a task as TOML; [tasks of your own](own-tasks.md) are written in the same form.", ""]
+    for kind, rules in KINDS.items():
+        lines += [f"## {kind.capitalize()}", "", _KIND[kind], ""]
+        lines += ["| task | question | columns | metrics (main first) | human | examples from |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for task in all_tasks().values():
+            if task.kind != kind:
+                continue
+            assert set(task.metrics) <= set(rules.metrics)
+            source, human = task.source, task.human
+            place = "files alone" if source is None else "generated"
+            if isinstance(source, HubSource):
+                place = f"{source.path} {source.config or ''}".strip()
+            told = f"{human.value:.1%} ({human.source})" if human else ""
+            columns = ", ".join(task.columns)
+            cells = (f"`{task.name}`", task.description, columns, ", ".join(task.metrics), told)
+            lines.append(f"| {' | '.join(map(_text, (*cells, place)))} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 PAGES = {"commands.md": commands, "database.md": database, "tasks.md": tasks}

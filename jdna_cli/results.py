@@ -57,6 +57,8 @@ class Outcome:
     points: tuple[Point, ...] = ()
     bits: int | None = None
     device: str = ""
+    dtype: str | None = None
+    protocol: str | None = None  # how it was measured, where a metric's name does not say it
     notes: tuple[str, ...] = ()
 
     @property

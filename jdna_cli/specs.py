@@ -22,6 +22,9 @@ from jdna_cli.errors import RequestError
 Scope = Literal["global", "layer", "row"]
 Regime = Literal["dense", "sparse", "sparse-to-dense", "dense-frozen", "reinit", "large-frozen"]
 Precision = Literal["no", "bf16", "fp16"]
+Book = Literal["open", "closed"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+DeviceMap = Literal["auto", "balanced", "sequential"]
 
 FINGERPRINT_VERSION = "s1"
 
@@ -115,7 +118,20 @@ class PruneSpec(PruningRequest):
         return self
 
 
-class FinetuneSpec(PruningRequest):
+class Knobs(Spec):
+    """Conditions that make a task easier or harder; those that a task has not are None."""
+
+    options: int | None = Field(None, ge=2)
+    book: Book | None = None
+    context_words: int | None = Field(None, ge=1)
+    pairs: str | None = None
+
+
+# The knobs as columns of a run; shots and data_fraction are knobs as well.
+KNOB_FIELDS = ("options", "shots", "book", "context_words", "pairs")
+
+
+class FinetuneSpec(PruningRequest, Knobs):
     """Fine-tune a model on a task under a transfer regime."""
 
     kind: ClassVar[str] = "finetune"
@@ -144,11 +160,11 @@ class FinetuneSpec(PruningRequest):
         return PruneSpec(**{k: v for k, v in self.model_dump().items() if k in shared})
 
 
-class EvalSpec(Spec):
+class EvalSpec(Knobs):
     """Measure a model on one split of a task."""
 
     kind: ClassVar[str] = "eval"
-    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size", "device_map"})
     named: ClassVar[frozenset[str]] = frozenset({"model"})
 
     model: str
@@ -157,9 +173,34 @@ class EvalSpec(Spec):
     batch_size: int = Field(64, ge=1)
     max_length: int = Field(128, ge=4)
     mixed_precision: Precision = "no"
+    shots: int = Field(0, ge=0)
+    chat: bool = False
+    stride: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    dtype: Dtype = "float32"
+    device_map: DeviceMap | None = None
 
 
-class InterpolateSpec(Spec):
+class HarnessSpec(Spec):
+    """Measure a model by the LM evaluation harness."""
+
+    kind: ClassVar[str] = "eval"
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size", "device_map"})
+    named: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    model: str
+    harness: tuple[str, ...] = Field(min_length=1)
+    shots: int | None = Field(None, ge=0)
+    limit: int | None = Field(None, ge=1)
+    batch_size: int = Field(64, ge=1)
+    max_length: int | None = Field(None, ge=4)
+    chat: bool = False
+    seed: int = Field(0, ge=0)
+    dtype: Dtype = "float32"
+    device_map: DeviceMap | None = None
+
+
+class InterpolateSpec(Knobs):
     """Measure the straight line between two models."""
 
     kind: ClassVar[str] = "interpolate"
@@ -174,6 +215,8 @@ class InterpolateSpec(Spec):
     batch_size: int = Field(64, ge=1)
     max_length: int = Field(128, ge=4)
     mixed_precision: Precision = "no"
+    shots: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
 
 
 S = TypeVar("S", bound=Spec)

@@ -270,7 +270,7 @@ def test_looking_and_answering_from_the_database_import_nothing_heavy(
 def test_every_field_of_a_spec_has_a_flag_with_the_same_default(function, spec, renamed):
     parameters = inspect.signature(function).parameters
     # Left out, these are taken from the model's fine-tuning or from the task.
-    inherited = {"max_length", "mixed_precision", "split"} if "eval" in str(renamed) else set()
+    inherited = {"max_length", *(("mixed_precision", "split") if "eval" in str(renamed) else ())}
     for name, field in spec.model_fields.items():
         parameter = parameters[renamed.get(name, name)]
         if field.is_required() or name in inherited | {"regime"}:

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file
 
 from jdna_cli import tasks
-from jdna_cli.engine import batches, checkpoints, devices, models
+from jdna_cli.engine import batches, checkpoints, devices, pipelines
 from jdna_cli.engine.training import Surroundings, Training, learning_rate
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.sparsity import masks
@@ -95,17 +95,15 @@ def spec_for(folder, **changes):
 
 
 def training_for(folder, spec, count=90):
-    full = records.load(LIVING, "train", None)
-    chosen = full.chosen(range(count))
-    tokenizer = models.tokenizer_of(folder)
-    encoded = batches.encode(chosen, tokenizer, spec.max_length, True)
+    source = ModelSource("m", folder, "m")
+    scorer = pipelines.scorer_for(spec, LIVING, source)
+    encoded = scorer.encode(records.load(LIVING, "train", None).chosen(range(count)))
     accelerator = devices.accelerator("no")
     torch.manual_seed(spec.seed)
-    source = ModelSource("m", folder, "m")
-    model = models.load_for_task(source, LIVING, new_head=True, seed=spec.seed)
+    model = scorer.load(source, new_head=True, seed=spec.seed)
     model.to(accelerator.device)
     constraint = Constraint(dict(model.named_parameters()), {}, REGIMES["dense"])
-    return Training(model, encoded, LIVING, spec, constraint, accelerator), encoded, model
+    return Training(model, encoded, scorer, spec, constraint, accelerator), encoded, model
 
 
 def quiet(tmp_path, stop=lambda: 0):
@@ -136,7 +134,7 @@ def test_dense_training_is_a_plain_loop_of_the_same_recipe(tiny, tmp_path, chang
     )
     plain.train()
     for indices in order:
-        inputs, labels = encoded.batch(indices)
+        inputs, labels = encoded.features.batch(indices), encoded.labels[indices]
         plain(**inputs, labels=labels).loss.backward()
         if spec.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(plain.parameters(), spec.max_grad_norm)

@@ -73,6 +73,10 @@ CHANGES = {
     "max_grad_norm": 1.0,
     "seed": 42,
     "mixed_precision": "bf16",
+    "options": 3,
+    "book": "open",
+    "context_words": 100,
+    "pairs": "en-de",
 }
 
 

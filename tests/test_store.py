@@ -149,6 +149,9 @@ def logical(path):
         return list(connection.iterdump())
 
 
+HEAD = schema.head()
+
+
 @pytest.fixture
 def newer_migrations(tmp_path, monkeypatch):
     """A later jdna: the same migrations and one more, whose statements a test gives."""
@@ -158,7 +161,7 @@ def newer_migrations(tmp_path, monkeypatch):
     def add(*statements):
         lines = "".join(f"    op.execute({statement!r})\n" for statement in statements)
         (folder / "versions" / "9999_later.py").write_text(
-            "from alembic import op\nrevision = '9999'\ndown_revision = '0001'\n\n\n"
+            f"from alembic import op\nrevision = '9999'\ndown_revision = '{HEAD}'\n\n\n"
             f"def upgrade():\n{lines}"
         )
         for module in (schema, database):
@@ -183,7 +186,7 @@ def test_an_older_database_is_copied_then_upgraded(ledger, newer_migrations):
         reading.require_schema(url(ledger), schema.head())
     Ledger(ledger.home).close()
     assert ask(ledger, "SELECT colour FROM run") == [("red",)]
-    (copy,) = ledger.home.glob("jdna.db.0001-*.backup")
+    (copy,) = ledger.home.glob(f"jdna.db.{HEAD}-*.backup")
     assert logical(copy) == before
     for view in VIEWS:
         ask(ledger, f"SELECT * FROM {view.name}")

@@ -91,12 +91,16 @@ def finetune(
     lr: o.LearningRate = _FINETUNE["lr"].default,
     batch_size: o.BatchSize = _FINETUNE["batch_size"].default,
     gradient_accumulation: o.GradientAccumulation = _FINETUNE["gradient_accumulation"].default,
-    max_length: o.MaxLength = _FINETUNE["max_length"].default,
+    max_length: o.MaxLength = None,
     weight_decay: o.WeightDecay = _FINETUNE["weight_decay"].default,
     warmup: o.Warmup = _FINETUNE["warmup"].default,
     max_grad_norm: o.MaxGradNorm = None,
     seed: o.Seed = _FINETUNE["seed"].default,
     mixed_precision: o.MixedPrecision = o.Precision.NO,
+    options: o.Options = None,
+    book: o.BookOption = None,
+    context_words: o.ContextWords = None,
+    pairs: o.Pairs = None,
     eval_batch_size: o.EvalBatchSize = _FINETUNE["eval_batch_size"].default,
     checkpoint_every: o.CheckpointEvery = _FINETUNE["checkpoint_every"].default,
     resume: o.Resume = False,
@@ -137,17 +141,41 @@ def finetune(
         "seed": seed,
         "mixed_precision": mixed_precision.value,
         "checkpoint_every": checkpoint_every,
+        **_knobs(options, book, context_words, pairs),
     }
     with _desk(home, db, data_dir, force, resume) as desk:
         showing.show(jobs.finetune(desk, values), as_json)
 
 
+def _knobs(
+    options: int | None, book: o.Book | None, context_words: int | None, pairs: str | None
+) -> dict[str, Any]:
+    return {
+        "options": options,
+        "book": book.value if book else None,
+        "context_words": context_words,
+        "pairs": pairs,
+    }
+
+
 def evaluate(
     model: o.Model,
-    task: o.Task,
+    task: o.TaskOrNone = None,
     split: o.Split = None,
+    harness: o.Harness = None,
+    limit: o.Limit = None,
+    options: o.Options = None,
+    shots: o.Shots = _EVAL["shots"].default,
+    book: o.BookOption = None,
+    context_words: o.ContextWords = None,
+    pairs: o.Pairs = None,
+    chat: o.Chat = False,
+    seed: o.DrawSeed = None,
+    stride: o.Stride = None,
     max_length: o.MaxLengthOrSame = None,
     mixed_precision: o.MixedPrecisionOrSame = None,
+    dtype: o.DtypeOption = o.Dtype.FLOAT32,
+    device_map: o.DeviceMapOption = None,
     eval_batch_size: o.EvalBatchSize = _EVAL["batch_size"].default,
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
@@ -155,19 +183,44 @@ def evaluate(
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure a fine-tuned model on one split of a task, and keep its answer to each example."""
+    """Measure a model on one split of a task, and keep its answer to each example.
+
+    A fine-tuned model is measured by its head. A model that writes is prompted: it answers in its
+    own words, or chooses the option of the highest likelihood.
+    """
     from jdna_cli.cli import jobs, showing
+    from jdna_cli.errors import RequestError
 
     values: dict[str, Any] = {
         "model": model,
-        "task": task,
-        "split": split,
         "max_length": max_length,
-        "mixed_precision": mixed_precision.value if mixed_precision else None,
         "batch_size": eval_batch_size,
+        "shots": shots,
+        "chat": chat,
+        "seed": seed,
+        "dtype": dtype.value,
+        "device_map": device_map.value if device_map else None,
     }
+    own: dict[str, Any] = {
+        "split": split,
+        "mixed_precision": mixed_precision.value if mixed_precision else None,
+        "stride": stride,
+        **_knobs(options, book, context_words, pairs),
+    }
+    if (task is None) == (harness is None):
+        raise RequestError("give either --task TASK or --harness NAMES")
+    if harness is not None:
+        if given := [name for name, value in own.items() if value is not None]:
+            raise RequestError(f"--{given[0].replace('_', '-')}: the harness has no such setting")
+    elif limit is not None:
+        raise RequestError("--limit: goes with --harness alone")
     with _desk(home, db, data_dir, force) as desk:
-        showing.show(jobs.evaluate(desk, values), as_json)
+        if harness is not None:
+            names = tuple(name.strip() for name in harness.split(",") if name.strip())
+            done = jobs.harness(desk, {**values, "harness": names, "limit": limit})
+        else:
+            done = jobs.evaluate(desk, {**values, **own, "task": task})
+        showing.show(done, as_json)
 
 
 def interpolate(
@@ -176,6 +229,12 @@ def interpolate(
     task: o.Task,
     points: o.Points = _LINE["points"].default,
     split: o.Split = None,
+    options: o.Options = None,
+    shots: o.Shots = _LINE["shots"].default,
+    book: o.BookOption = None,
+    context_words: o.ContextWords = None,
+    pairs: o.Pairs = None,
+    seed: o.DrawSeed = None,
     max_length: o.MaxLengthOrSame = None,
     mixed_precision: o.MixedPrecisionOrSame = None,
     eval_batch_size: o.EvalBatchSize = _LINE["batch_size"].default,
@@ -201,6 +260,9 @@ def interpolate(
         "max_length": max_length,
         "mixed_precision": mixed_precision.value if mixed_precision else None,
         "batch_size": eval_batch_size,
+        "shots": shots,
+        "seed": seed,
+        **_knobs(options, book, context_words, pairs),
     }
     with _desk(home, db, data_dir, force) as desk:
         done = jobs.interpolate(desk, values)

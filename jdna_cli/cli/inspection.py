@@ -158,69 +158,106 @@ def _task_as_json(task: Task) -> dict[str, Any]:
     from jdna_cli.tasks import HubSource
 
     source = task.source
+    found = task.model_dump(mode="json", exclude={"human", "source"}, exclude_defaults=True)
     return {
-        "name": task.name,
-        "description": task.description,
-        "kind": task.kind,
-        "texts": list(task.texts),
-        "labels": list(task.labels),
+        **found,
         "metric": task.metric,
-        "metrics": list(task.metrics),
-        "chance": task.chance,
         "human": task.human.value if task.human else None,
         "human_source": task.human.source if task.human else None,
         "splits": list(task.splits),
         "evaluation_splits": list(task.evaluation_splits),
-        "source": vars(source) if isinstance(source, HubSource) else "generated",
+        "source": vars(source) if isinstance(source, HubSource) else None,
     }
 
 
+# The latest dense model that was measured on each task, and its mean score over seeds.
+_DENSE = """
+SELECT task, model, AVG(score) AS dense, COUNT(*) AS seeds FROM (
+  SELECT performance.*, LAST_VALUE(recipe) OVER (
+    PARTITION BY task ORDER BY run_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+  ) AS latest
+  FROM performance WHERE regime = 'dense' AND sparsity = 0
+) AS dense WHERE recipe = latest GROUP BY task, model
+"""
+
+
 @tasks.command("list")
-def list_tasks(as_json: o.Json = False) -> None:
-    """All tasks: main metric, a person's score, chance, and what is asked."""
+def list_tasks(
+    data_dir: o.DataDir = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    as_json: o.Json = False,
+) -> None:
+    """All tasks: kind, metric, size, a person's score, the latest dense model's, and difficulty."""
     from jdna_cli.reports import tables
+    from jdna_cli.store import reading
     from jdna_cli.tasks import all_tasks
 
-    found = [_task_as_json(task) for task in all_tasks().values()]
+    known = url_of(home, db) if db or (home / "jdna.db").is_file() else None
+    dense = {row["task"]: row for row in reading.query(known, _DENSE).records()} if known else {}
+    found = []
+    for task in all_tasks().values():
+        row = {**_task_as_json(task), "examples": _sizes(task, data_dir)}
+        if own := dense.get(task.name):
+            row |= {"dense": own["dense"], "dense_model": own["model"], "difficulty": None}
+            if task.human:
+                row["difficulty"] = (task.human.value - own["dense"]) / task.human.value
+        found.append(row)
     if as_json:
         _print_json({"tasks": found})
         return
-    columns = ("task", "metric", "human", "chance", "question")
-    tables.plain(
-        columns,
-        [
-            [
-                task["name"],
-                task["metric"],
-                "" if task["human"] is None else f"{task['human']:.1%}",
-                f"{task['chance']:.0%}",
-                task["description"],
-            ]
-            for task in found
-        ],
-    )
+    columns = ("task", "kind", "metric", "train", "measured", "human", "dense", "difficulty", "")
+    tables.plain(columns, [_task_row(row) for row in found])
+    if models := sorted({row["dense_model"] for row in found if "dense_model" in row}):
+        print(f"dense: {', '.join(models)}; difficulty: (human − dense) / human")
+
+
+def _sizes(task: Task, data_dir: Path | None) -> dict[str, int]:
+    """Examples of each split: lines of the files where they are used, else as published."""
+    from jdna_cli.tasks import records
+
+    below = records.folder(task, data_dir)
+    if below is None:
+        return dict(task.sizes)
+    splits = [split for split in task.splits if records.has(task, split, data_dir)]
+    found = {}
+    for split in splits:
+        with records.path(task, split, below).open("rb") as lines:
+            found[split] = sum(1 for line in lines if line.strip())
+    return found
+
+
+def _task_row(row: dict[str, Any]) -> list[str]:
+    def percent(name: str) -> str:
+        value = row.get(name)
+        return "" if value is None else f"{100 * value:.1f}".replace("-", "−")
+
+    sizes = [row["examples"].get(split) for split in ("train", row["evaluation_splits"][0])]
+    counts = ["" if n is None else f"{n:,}" for n in sizes]
+    names = [row["name"], row["kind"], row["metric"], *counts]
+    return [*names, percent("human"), percent("dense"), percent("difficulty"), row["description"]]
 
 
 @tasks.command("show")
 def show_task(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
+    name: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name of a task, or a TOML file with one.")
+    ],
     data_dir: o.DataDir = None,
     as_json: o.Json = False,
 ) -> None:
-    """One task: its columns, labels, metrics, and where its examples come from."""
-    from jdna_cli.tasks import get, records
+    """One task as TOML: change a copy, and give it to --task as a task of your own."""
+    from jdna_cli.tasks import get, own, records
 
     task = get(name)
-    found = _task_as_json(task)
     below = records.folder(task, data_dir)
-    found["files"] = str(below) if below else None
     if as_json:
-        _print_json({"task": found})
+        files = str(below) if below else None
+        _print_json({"task": {**_task_as_json(task), "files": files}})
         return
-    for key, value in found.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        if text not in (None, ""):
-            print(f"{key.replace('_', ' '):18} {text}")
+    if below:
+        print(f"# read from {below}")
+    print(own.write(task), end="")
 
 
 # --------------------------------------------------------------------------------------------- db

@@ -12,10 +12,17 @@ from jdna_cli.cli.running import Desk, Done, answer, perform
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Planned
 from jdna_cli.sparsity.regimes import REGIMES
-from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource, PruneSpec
+from jdna_cli.specs import (
+    EvalSpec,
+    FinetuneSpec,
+    HarnessSpec,
+    InterpolateSpec,
+    ModelSource,
+    PruneSpec,
+)
 from jdna_cli.store.ledger import Opening
 from jdna_cli.store.tables import Run
-from jdna_cli.tasks import Task, check_split, get, records
+from jdna_cli.tasks import Task, check_split, conditions, get, records
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,21 @@ _INHERITED = (
     "data_fraction",
     "seed",
 )
+
+# Tokens per example where nobody says: in fine-tuning, and in measuring. A model that writes reads
+# whole prompts; one that has fewer positions reads as many as it has.
+_LENGTHS = {
+    "classification": (128, 128),
+    "regression": (128, 128),
+    "multiple-choice": (128, 2048),
+    "arithmetic": (128, 2048),
+    "question-answering": (512, 2048),
+    "translation": (128, 2048),
+    "language-modelling": (512, 2048),
+}
+_PROMPTED = ("multiple-choice", "arithmetic", "question-answering", "translation")
+# What an evaluation takes over from the fine-tuning of its model.
+_TAKEN_OVER = ("max_length", "mixed_precision", *specs.KNOB_FIELDS)
 
 
 def locate(desk: Desk, reference: str) -> Located:
@@ -141,6 +163,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     if regime is not None and regime not in REGIMES:
         raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
     task = get(asked["task"])
+    asked |= _put(asked, task, _LENGTHS[task.kind][0])
     located = locate(desk, asked["model"])
     if located.run is None and (located.source.folder / "mask.safetensors").is_file():
         raise RequestError(
@@ -164,6 +187,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     )
     _check_regime(spec, pruned)
     base = located if pruning is None else _base_of(desk, pruning)
+    _check_conditions(desk, spec, task, task.evaluation_splits[0])
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
@@ -187,6 +211,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "model_identity": base.columns["model_identity"],
         "data_identity": data,
         **_task_columns(task),
+        **_knob_columns(spec, task),
         "recipe": _finetune_recipe(spec, base, data),
         "regime": spec.regime,
         "data_fraction": spec.data_fraction,
@@ -254,6 +279,39 @@ def _task_columns(task: Task) -> dict[str, Any]:
     return {"task": task.name, "metric": task.metric, "human": human}
 
 
+def _put(values: Mapping[str, Any], task: Task, length: int) -> dict[str, Any]:
+    """The task by its name, and what it is put under where that was not said."""
+    found: dict[str, Any] = {"task": task.name}
+    found["pairs"] = ",".join(conditions.pairs_of(task, values.get("pairs"))) or None
+    if task.kind == "question-answering" and values.get("book") is None:
+        found["book"] = "open" if task.context else "closed"
+    if values.get("max_length") is None:
+        found["max_length"] = length
+    return found
+
+
+def _check_conditions(
+    desk: Desk, spec: FinetuneSpec | EvalSpec | InterpolateSpec, task: Task, split: str
+) -> None:
+    put = conditions.Conditions(
+        spec.options,
+        getattr(spec, "shots", 0),
+        spec.book,
+        spec.context_words,
+        chat=getattr(spec, "chat", False),
+    )
+    conditions.check(task, put, split, desk.data_dir)
+
+
+def _knob_columns(spec: FinetuneSpec | EvalSpec | InterpolateSpec, task: Task) -> dict[str, Any]:
+    prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
+    return {
+        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS if name != "shots"},
+        "shots": getattr(spec, "shots", 0) if prompted else None,
+        "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
+    }
+
+
 # ---------------------------------------------------------------------------- eval and interpolate
 
 
@@ -262,19 +320,25 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     task = get(values["task"])
     located = locate(desk, values["model"])
     spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
-    data = records.identity(task, [spec.split], desk.data_dir)
+    _check_conditions(desk, spec, task, spec.split)
+    splits = [spec.split, *(["train"] if spec.shots else [])]
+    data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
     if found := answer(desk, fingerprint):
         return found
     from jdna_cli.engine import pipelines
 
-    pipelines.check_measuring(spec, located.source)
+    pipelines.check_measuring(spec, task, desk.data_dir, spec.split, located.source)
+    trained = located.run is not None and located.run.kind == "finetune"
     opening = Opening(
         spec,
         fingerprint,
         {
             **located.columns,
             **_task_columns(task),
+            **_knob_columns(spec, task),
+            # A model that was not fine-tuned has no seed of its own: its draws have one.
+            "seed": located.columns["seed"] if trained else spec.seed,
             "data_identity": data,
             "recipe": _eval_recipe(desk, spec, task, located, data),
         },
@@ -282,6 +346,38 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     )
     return perform(
         desk, opening, lambda place: pipelines.evaluate(spec, task, located.source, place)
+    )
+
+
+def harness(desk: Desk, values: Mapping[str, Any]) -> Done:
+    """Measure a model on tasks of the LM evaluation harness."""
+    asked = {**values, "shots": values["shots"] or None, "seed": values["seed"] or 0}
+    spec = specs.build(HarnessSpec, asked)
+    located = locate(desk, spec.model)
+    from jdna_cli.engine import harness as library
+
+    library.check(spec, located.source)
+    tasks = library.find(spec)
+    fingerprint = spec.fingerprint({"model": located.source.identity, "data": tasks.identity})
+    if found := answer(desk, fingerprint):
+        return found
+    recipe = {
+        "kind": "harness",
+        "model": located.recipe,
+        "data": tasks.identity,
+        "spec": spec.determining(frozenset({"seed"})),
+    }
+    columns = {
+        **located.columns,
+        "task": f"lm-eval:{','.join(tasks.names)}",
+        "metric": tasks.metric,
+        "shots": spec.shots,
+        "data_identity": tasks.identity,
+        "recipe": specs.digest(recipe),
+    }
+    opening = Opening(spec, fingerprint, columns, located.number)
+    return perform(
+        desk, opening, lambda place: library.evaluate(spec, tasks, located.source, place)
     )
 
 
@@ -295,6 +391,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             raise RequestError(
                 f"{end.source.name} was fine-tuned on {end.run.task!r}, not on {task.name!r}"
             )
+    _check_conditions(desk, spec, task, spec.split)
     data = records.identity(task, [spec.split], desk.data_dir)
     identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
     fingerprint = spec.fingerprint(identities)
@@ -302,7 +399,8 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
         return found
     from jdna_cli.engine import pipelines
 
-    pipelines.check_measuring(spec, first.source, second.source)
+    ends = (first.source, second.source)
+    pipelines.check_measuring(spec, task, desk.data_dir, spec.split, *ends)
     opening = Opening(
         spec,
         fingerprint,
@@ -311,6 +409,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
             **_task_columns(task),
+            **_knob_columns(spec, task),
         },
         first.number,
         second.number,
@@ -325,28 +424,38 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
 def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[str, Any]:
     """Fill in what was not given: the task's first split, and the settings of the fine-tuning."""
     values["split"] = check_split(task, values.get("split") or task.evaluation_splits[0])
-    trained = located.run.spec if located.run and located.run.kind == "finetune" else {}
-    for name in ("max_length", "mixed_precision"):
+    run = located.run
+    trained = run.spec if run and run.kind == "finetune" and run.task == task.name else {}
+    for name in _TAKEN_OVER:
         if values.get(name) is None:
             values.pop(name, None)
-            if name in trained:
+            if trained.get(name) is not None:
                 values[name] = trained[name]
-    return values
+    if values.get("seed") is None:
+        values.pop("seed", None)
+        drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
+        if drawn and trained:
+            values["seed"] = trained["seed"]
+    return values | _put(values, task, _LENGTHS[task.kind][1])
 
 
 def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:
     """The fine-tuning's own recipe where the evaluation repeats its measurement, else a new one."""
-    run = located.run
+    run, own = located.run, frozenset({"seed"})
     if run is not None and run.kind == "finetune" and run.task == task.name:
-        same = all(
-            run.spec[name] == getattr(spec, name) for name in ("max_length", "mixed_precision")
-        )
+        plain = EvalSpec.model_fields
+        same = all(run.spec.get(name, plain[name].default) == getattr(spec, name)
+                   for name in _TAKEN_OVER if name != "shots")  # fmt: skip
+        same &= all(getattr(spec, name) == plain[name].default
+                    for name in ("shots", "chat", "stride", "dtype"))  # fmt: skip
         splits = ("train", *task.evaluation_splits)
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir
         )
         if same and seen and run.recipe:
             return run.recipe
+        # Draws of another seed than the fine-tuning's make another cell.
+        own = own if spec.seed in (0, run.seed) else frozenset()
     return specs.digest(
-        {"kind": "eval", "model": located.recipe, "data": data, "spec": spec.determining()}
+        {"kind": "eval", "model": located.recipe, "data": data, "spec": spec.determining(own)}
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 MODEL_HELP = "Hub id (optional @revision), local folder, or run:ID."
-_RECIPE, _WHERE, _PRUNING = "Recipe", "Where", "Pruning"
+_RECIPE, _WHERE, _PRUNING, _KNOBS = "Recipe", "Where", "Pruning", "Difficulty"
 
 
 class Scope(StrEnum):
@@ -28,6 +28,30 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Book(StrEnum):
+    """Whether questions are answered with a text at hand."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Dtype(StrEnum):
+    """Type of the weights in memory."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    AUTO = "auto"
+
+
+class DeviceMap(StrEnum):
+    """How a model is spread over devices."""
+
+    AUTO = "auto"
+    BALANCED = "balanced"
+    SEQUENTIAL = "sequential"
+
+
 class Format(StrEnum):
     """How a table is written."""
 
@@ -41,7 +65,21 @@ class Format(StrEnum):
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 OtherModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 Task = Annotated[
-    str, typer.Option("--task", help="Name of the task: `jdna tasks list`.", show_default=False)
+    str,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="Name of a task (`jdna tasks list`), or a TOML file that describes one.",
+        show_default=False,
+    ),
+]
+TaskOrNone = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="Name of a task (`jdna tasks list`), or a TOML file that describes one.",
+    ),
 ]
 Split = Annotated[
     str | None, typer.Option(help="Split to measure on; the task's own first by default.")
@@ -115,11 +153,20 @@ GradientAccumulation = Annotated[
     int, typer.Option(help="Batches per update of the weights.", rich_help_panel=_RECIPE)
 ]
 MaxLength = Annotated[
-    int, typer.Option(help="Tokens per example; longer ones are cut.", rich_help_panel=_RECIPE)
+    int | None,
+    typer.Option(
+        help="Tokens per example, longer ones are cut; by default 128, for questions with a text "
+        "and running text 512.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 MaxLengthOrSame = Annotated[
     int | None,
-    typer.Option("--max-length", help="Tokens per example; by default as in its fine-tuning."),
+    typer.Option(
+        "--max-length",
+        help="Tokens per example, of running text per window; by default as in its "
+        "fine-tuning, else 128 for a head and 2048, or what the model has, for prompts.",
+    ),
 ]
 WeightDecay = Annotated[
     float, typer.Option(help="Decoupled weight decay of matrices.", rich_help_panel=_RECIPE)
@@ -160,6 +207,96 @@ Resume = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]  # fmt: skip
+Options = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Options of a multiple choice: the right one and K − 1 seeded others.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+Shots = Annotated[
+    int,
+    typer.Option(
+        metavar="K",
+        help="Examples of the training split shown before each question, seeded.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+BookOption = Annotated[
+    Book | None,
+    typer.Option(
+        "--book",
+        help="Answer questions with their text at hand, or without; open by default where the "
+        "task has texts.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+ContextWords = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Cut each text around its answer's sentence, or fill it up with texts of other "
+        "questions, to exactly N words.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        help="Directions of translation: en-de, several as en-de,en-fr, the first 2, 5, …, or "
+        "majority or minority; by default the task's first.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Put prompts as the tokenizer's chat template says.", rich_help_panel=_KNOBS
+    ),
+]
+DrawSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        help="Seed of what is drawn: options, shots, texts; by default its fine-tuning's, else 0.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        help="Running text: tokens from one window to the next; by default no overlap.",
+        rich_help_panel=_KNOBS,
+    ),
+]
+DtypeOption = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Type of the weights in memory; auto: that of the files.",
+        rich_help_panel=_WHERE,
+    ),
+]
+DeviceMapOption = Annotated[
+    DeviceMap | None,
+    typer.Option(
+        "--device-map",
+        help="Spread a model that one device cannot hold over all, then over memory and disk.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Harness = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Tasks of the LM evaluation harness in place of --task, as in arc_easy,hellaswag; "
+        "a name that ends in .yaml is a file. Needs the extra `harness`.",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="With --harness: only the first so many examples of each task.")
+]
 Points = Annotated[int, typer.Option(help="Points on the line, both ends included.")]
 Plot = Annotated[Path | None, typer.Option(help="Draw a plot into this file: .png, .svg, or .pdf.")]
 DryRun = Annotated[

@@ -83,7 +83,7 @@ def perform(
         Reporter(title) as reporter,
     ):
         surroundings = Surroundings(work, reporter, stopper.asked)
-        outcome = action(Place(folder, desk.data_dir, surroundings))
+        outcome = action(Place(folder, desk.data_dir, surroundings, ledger.home / ".tokens"))
         run = ledger.finish(run, outcome)
     shutil.rmtree(work, ignore_errors=True)
     return Done(run, outcome, folder, cached=False, notes=outcome.notes)

@@ -9,45 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jdna_cli.tasks.records import Records
-
 GROUP = 50  # batches whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Tokenised examples: what the tokenizer gave for each, labels, and the tokenizer that pads."""
+class Features:
+    """What a tokenizer gave for texts, column by column, and the tokenizer that pads."""
 
-    features: tuple[dict[str, list[int]], ...]
-    labels: Tensor
+    columns: dict[str, list[list[int]]]
     tokenizer: Any
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.columns["input_ids"])
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
-        return [len(feature["input_ids"]) for feature in self.features]
+        """Tokens of each text."""
+        return [len(ids) for ids in self.columns["input_ids"]]
 
-    def batch(self, indices: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        """The examples at `indices`, padded to the longest of them, and their labels (B,)."""
-        chosen = {k: [self.features[i][k] for i in indices] for k in self.features[0]}
-        padded = self.tokenizer.pad(chosen, padding=True, return_tensors="pt")
-        return dict(padded), self.labels[list(indices)]
-
-
-def encode(records: Records, tokenizer: Any, max_length: int, classes: bool) -> Encoded:
-    """Tokenise all examples, cut to at most `max_length` tokens each."""
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    columns = [list(column) for column in zip(*records.texts, strict=True)]
-    tokens = tokenizer(*columns, truncation=True, max_length=max_length)
-    features = tuple(
-        dict(zip(tokens, values, strict=True)) for values in zip(*tokens.values(), strict=True)
-    )
-    labels = torch.tensor(records.labels, dtype=torch.long if classes else torch.float32)
-    return Encoded(features, labels, tokenizer)
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The texts at `indices`, padded to the longest of them."""
+        chosen = {k: [column[i] for i in indices] for k, column in self.columns.items()}
+        return dict(self.tokenizer.pad(chosen, padding=True, return_tensors="pt"))
 
 
 def training_order(

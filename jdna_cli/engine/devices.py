@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import accelerate
 import torch
 import transformers
@@ -9,6 +13,28 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from jdna_cli.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Placing:
+    """In what type weights are loaded, and where they are put.
+
+    `dtype` is a name of torch's, or "auto" for the files' own. With a `device_map`, a model that is
+    too large for one device is spread over all of them, then over the memory of the machine, then
+    over files in `offload`.
+    """
+
+    dtype: str = "float32"
+    device_map: str | None = None
+    offload: Path | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` is told."""
+        kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        found: dict[str, Any] = {"dtype": kind}
+        if self.device_map is not None:
+            found |= {"device_map": self.device_map, "offload_folder": self.offload}
+        return found
 
 
 def check_precision(precision: str) -> None:

@@ -18,6 +18,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from jdna_cli.engine.devices import Placing
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task
@@ -118,6 +119,18 @@ def config_of(folder: Path) -> Any:
         raise RequestError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
 
 
+def longest(config: Any) -> int | None:
+    """The most tokens that a model has positions for, or None where it has no limit."""
+    inner = config.encoder if config.model_type == "encoder-decoder" else config
+    found = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
+    if found is None or inner.model_type in ("t5", "mt5", "umt5"):
+        return None  # positions are relative
+    # These count positions from the padding token's number on.
+    offset = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm",
+              "data2vec-text", "xmod")  # fmt: skip
+    return int(found) - ((inner.pad_token_id or 0) + 1 if inner.model_type in offset else 0)
+
+
 def tokenizer_of(folder: Path) -> Any:
     """The model's tokenizer.
 
@@ -132,42 +145,40 @@ def tokenizer_of(folder: Path) -> Any:
         ) from None
 
 
-def load_for_task(source: ModelSource, task: Task, *, new_head: bool, seed: int = 0) -> nn.Module:
-    """Load a model in float32, on the CPU, with a head for `task`.
+def load_for_task(
+    source: ModelSource,
+    task: Task,
+    *,
+    new_head: bool,
+    seed: int = 0,
+    placing: Placing | None = None,
+) -> nn.Module:
+    """Load a model with a head for `task`.
 
     Args:
         source: where the weights are.
-        task: says how many outputs the head has.
+        task: says which head, and how many outputs it has.
         new_head: a head that is missing or of another shape is initialised afresh from `seed`;
             else it must be there.
         seed: of the new head.
+        placing: in what type and where; float32 on the CPU by default.
 
     Raises:
         RequestError: weights are missing that should be there.
     """
     config = config_of(source.folder)
-    names = dict(enumerate(task.labels)) or {0: task.label}
     rest: dict[str, Any] = {}
-    if new_head or config.num_labels == task.outputs:
-        rest = {"num_labels": task.outputs}
-        if new_head:
-            rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    if task.kind == "multiple-choice":
+        kind = transformers.AutoModelForMultipleChoice
+    else:
+        kind = transformers.AutoModelForSequenceClassification
+        names = dict(enumerate(task.labels)) or {0: task.label}
+        if new_head or config.num_labels == task.outputs:
+            rest = {"num_labels": task.outputs}
+            if new_head:
+                rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
     torch.manual_seed(seed)
-    try:
-        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            source.folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **rest,
-        )
-    except ValueError as error:
-        raise RequestError(
-            f"model {source.name!r} ({config.model_type}) has no form for {task.kind}: "
-            f"{str(error).splitlines()[0][:120]}"
-        ) from None
+    model, report = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
     _check_report(source, task, model, report, new_head)
     if model.config.pad_token_id is None:
         tokenizer = tokenizer_of(source.folder)
@@ -176,23 +187,107 @@ def load_for_task(source: ModelSource, task: Task, *, new_head: bool, seed: int 
     return model  # type: ignore[no-any-return]
 
 
+def load(
+    kind: Any, source: ModelSource, use: str, placing: Placing | None = None, **rest: Any
+) -> tuple[Any, Any]:
+    """A model of one of transformers' automatic classes, and what was missing or of other shape.
+
+    Raises:
+        RequestError: the architecture has no such form.
+    """
+    try:
+        return kind.from_pretrained(  # type: ignore[no-any-return]
+            source.folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **(placing or Placing()).arguments(),
+            **rest,
+        )
+    except ValueError as error:
+        raise RequestError(
+            f"model {source.name!r} ({config_of(source.folder).model_type}) has no form for {use}: "
+            f"{str(error).splitlines()[0][:120]}"
+        ) from None
+
+
+def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | None) -> nn.Module:
+    """Load a model that writes text, whole.
+
+    Raises:
+        RequestError: some of its weights are missing: it is a backbone alone, or damaged.
+    """
+    kind = (
+        transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
+    )
+    model, report = load(kind, source, "writing text", placing)
+    absent = {str(name) for name in report["missing_keys"]}
+    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
+    if absent:
+        raise RequestError(
+            f"model {source.name!r} cannot write: it lacks {len(absent)} weights, "
+            f"{min(absent)!r} first"
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Module:
+    """The encoder of `source` with a decoder of two layers, made afresh, that attends to it.
+
+    Source: the encoders with a small decoder of Patel et al. 2021 (arXiv 2103.07191), section 4.
+
+    Raises:
+        RequestError: the encoder's own weights are incomplete.
+    """
+    encoder, report = load(transformers.AutoModel, source, "encoding")
+    _check_backbone(source, encoder, {str(name) for name in report["missing_keys"]}, "")
+    config, end = encoder.config, tokenizer.sep_token_id
+    width, heads = config.hidden_size, config.num_attention_heads
+    torch.manual_seed(seed)
+    start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else end
+    written = transformers.BertConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        is_decoder=True,
+        add_cross_attention=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=start,
+        eos_token_id=end,
+    )
+    decoder = transformers.BertLMHeadModel(written)
+    model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    for own in (model.config, model.generation_config):
+        own.decoder_start_token_id, own.eos_token_id = start, end
+        own.pad_token_id = tokenizer.pad_token_id
+    return model  # type: ignore[no-any-return]
+
+
 def _check_report(source: ModelSource, task: Task, model: Any, report: Any, new_head: bool) -> None:
     """Refuse what transformers only prints: weights that were missing and are now random."""
     absent = {str(name) for name in report["missing_keys"]}
     absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
-    prefix = f"{model.base_model_prefix}."
-    inside = {name for name in absent if name.startswith(prefix)}
     if new_head:
-        # Poolers are part of a head for models that were pre-trained without one.
-        inside = {name for name in inside if not name.startswith(f"{prefix}pooler.")}
-        if inside:
-            raise RequestError(
-                f"model {source.name!r} lacks {len(inside)} of its weights, {min(inside)!r} first"
-            )
-    elif absent or model.config.num_labels != task.outputs:
+        _check_backbone(source, model, absent, f"{model.base_model_prefix}.")
+    elif absent or (task.kind != "multiple-choice" and model.config.num_labels != task.outputs):
         raise RequestError(
             f"model {source.name!r} has no head for task {task.name!r} ({task.outputs} outputs): "
             f"fine-tune it first, `jdna finetune {source.name} --task {task.name}`"
+        )
+
+
+def _check_backbone(source: ModelSource, model: Any, absent: set[str], prefix: str) -> None:
+    """Refuse a backbone that lacks weights; poolers count as part of a head.
+
+    Many models were pre-trained without a pooler.
+    """
+    inside = {name for name in absent if name.startswith(prefix)}
+    inside = {name for name in inside if not name.startswith(f"{prefix}pooler.")}
+    if inside:
+        raise RequestError(
+            f"model {source.name!r} lacks {len(inside)} of its weights, {min(inside)!r} first"
         )
 
 
@@ -220,13 +315,21 @@ def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     Raises:
         JdnaError: a name has no parameter here.
     """
-    prefix = f"{model.base_model_prefix}."
-    own = {name.removeprefix(prefix): name for name, _ in model.named_parameters()}
+    whole: Any = model
+    prefixes = [f"{whole.base_model_prefix}."]
+    if whole.config.model_type == "encoder-decoder":
+        # The encoder is a model of its own inside, and its files have its own prefix.
+        prefixes = ["encoder.", f"{whole.get_encoder().base_model_prefix}."]
+    own: dict[str, str] = {}
+    for name, _ in model.named_parameters():
+        own.setdefault(name.removeprefix(prefixes[0]), name)
     found = {}
     for name in names:
-        if name.removeprefix(prefix) not in own:
+        bare = [name, *(name.removeprefix(prefix) for prefix in prefixes)]
+        place = next((own[form] for form in bare if form in own), None)
+        if place is None:
             raise JdnaError(f"tensor {name!r} of the mask has no weight in the model")
-        found[name] = own[name.removeprefix(prefix)]
+        found[name] = place
     return found
 
 

@@ -18,10 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jdna_cli.engine import checkpoints, devices, models, prunable
-from jdna_cli.engine.batches import Encoded, encode
-from jdna_cli.engine.evaluation import Evaluation, measure, predict, save_predictions
+from jdna_cli.engine import checkpoints, devices, languages, models, prunable, scorers
+from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.files import require_space, whole
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer
+from jdna_cli.engine.tokens import Tokens
 from jdna_cli.engine.training import Surroundings, Training
 from jdna_cli.errors import RequestError
 from jdna_cli.results import LayerSparsity, Measurement, Outcome, Planned, Point
@@ -37,7 +38,9 @@ from jdna_cli.specs import (
     Spec,
     parse_pattern,
 )
-from jdna_cli.tasks import Task
+from jdna_cli.tasks import Task, conditions
+from jdna_cli.tasks.conditions import Conditions
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 from jdna_cli.tasks.records import Records, load
 from jdna_cli.tasks.sampling import training_subset
 
@@ -49,6 +52,7 @@ class Place:
     folder: Path
     data_dir: Path | None
     surroundings: Surroundings
+    tokens: Path | None = None  # where tokenised data sets are remembered
 
 
 # ------------------------------------------------------------------------------------------ prune
@@ -114,7 +118,7 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
             masks.save(found, target / "mask.safetensors")
             layers = tuple(_layer(name, mask) for name, mask in found.items())
             outcome = Outcome(layers=layers, bits=bits, device="cpu")
-            _write_records(target, spec, outcome)
+            write_records(target, spec, outcome)
     return outcome
 
 
@@ -139,24 +143,77 @@ def choose_masks(
 # --------------------------------------------------------------------------------------- finetune
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A task's examples, read and tokenised before a model is loaded."""
-
-    records: Records
-    encoded: Encoded
+# A spec that measures a task.
+Measured = FinetuneSpec | EvalSpec | InterpolateSpec
 
 
-def prepare(
-    task: Task, split: str, tokenizer: Any, max_length: int, data_dir: Path | None
-) -> Checked:
-    """Read, check and tokenise one split.
+def conditions_of(spec: Measured, task: Task) -> Conditions:
+    """The knobs of a request.
 
     Raises:
-        RequestError: the data are not what the task needs.
+        RequestError: the task has no such direction of translation.
     """
-    records = load(task, split, data_dir)
-    return Checked(records, encode(records, tokenizer, max_length, task.kind == "classification"))
+    return Conditions(
+        options=spec.options,
+        shots=getattr(spec, "shots", 0),
+        book=spec.book,
+        context_words=spec.context_words,
+        pairs=conditions.pairs_of(task, spec.pairs),
+        chat=getattr(spec, "chat", False),
+        seed=spec.seed,
+    )
+
+
+def scorer_for(
+    spec: Measured, task: Task, source: ModelSource, cache: Path | None = None
+) -> Scorer:
+    """What trains `source` on the task and measures it there.
+
+    Raises:
+        RequestError: such a model cannot do such a task, or the languages are not its own.
+    """
+    config = models.config_of(source.folder)
+    fitting = scorers.choose(task, config)
+    tokenizer = models.tokenizer_of(source.folder)
+    put = conditions_of(spec, task)
+    languages.check(tokenizer, put.pairs)
+    limit = models.longest(config)
+    length = spec.max_length if limit is None else min(spec.max_length, limit)
+    return fitting(
+        task,
+        put,
+        Tokens(tokenizer, cache),
+        causal=scorers.form_of(config) == scorers.DECODER,
+        max_length=length,
+        stride=getattr(spec, "stride", None),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Examples under the request's conditions, and as tokens."""
+
+    records: Records
+    encoded: Any
+
+
+def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> Records:
+    """The examples of one split under the request's conditions.
+
+    Raises:
+        RequestError: the data are not what the task needs, or cannot be put under them.
+    """
+    return conditions.apply(task, load(task, split, data_dir), put)
+
+
+def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:
+    """Read, check and tokenise one split, with its shots."""
+    task, put = scorer.task, scorer.conditions
+    records = examples(task, split, put, data_dir)
+    shown = None
+    if put.shots:
+        shown = conditions.shots(task, examples(task, "train", put, data_dir), put)
+    return Prepared(records, scorer.encode(records, shown))
 
 
 def check_finetune(
@@ -167,24 +224,28 @@ def check_finetune(
     Raises:
         RequestError: the model, its tokenizer, the task's data, or the precision will not do.
     """
-    check_measuring(spec, source)
+    check_measuring(spec, task, data_dir, task.evaluation_splits[0], source)
     for split in ("train", *task.evaluation_splits):
-        load(task, split, data_dir)
+        examples(task, split, conditions_of(spec, task), data_dir)
     if spec.prunes:
         check_prune(spec.prune_spec(), source)
 
 
-def check_measuring(spec: FinetuneSpec | EvalSpec | InterpolateSpec, *sources: ModelSource) -> None:
-    """Find what is wrong with models and precision before they are loaded.
+def check_measuring(
+    spec: Measured, task: Task, data_dir: Path | None, split: str, *sources: ModelSource
+) -> None:
+    """Find what is wrong with models, conditions and precision before models are loaded.
 
     Raises:
-        RequestError: a model or its tokenizer is missing or damaged, or the precision will not do.
+        RequestError: a model or its tokenizer is missing or damaged, cannot do the task, or the
+            task cannot be put under the conditions.
     """
     devices.check_precision(spec.mixed_precision)
+    put = conditions_of(spec, task)
+    conditions.check(task, put, split, data_dir)
     for source in sources:
         models.weight_files(source.folder)
-        models.config_of(source.folder)
-        models.tokenizer_of(source.folder)
+        scorer_for(spec, task, source)
 
 
 def finetune(
@@ -200,33 +261,29 @@ def finetune(
         resume: go on from the newest whole checkpoint there, if there is one.
     """
     regime = REGIMES[spec.regime]
-    full = load(task, "train", place.data_dir)
+    scorer = scorer_for(spec, task, source, place.tokens)
+    full = examples(task, "train", scorer.conditions, place.data_dir)
     chosen = training_subset(
-        full.labels,
-        task.kind == "classification",
+        _strata(full, task),
+        task.kind != "regression",
         spec.data_fraction,
         spec.max_train_samples,
         spec.seed,
     )
-    records = full.chosen(chosen)
-    tokenizer = models.tokenizer_of(source.folder)
-    encoded = encode(records, tokenizer, spec.max_length, task.kind == "classification")
-    held_out = {
-        split: prepare(task, split, tokenizer, spec.max_length, place.data_dir)
-        for split in task.evaluation_splits
-    }
+    encoded = scorer.encode(full.chosen(chosen))
+    held_out = {s: prepare(scorer, s, place.data_dir) for s in task.evaluation_splits}
     files = models.weight_files(source.folder)
     require_space(place.folder, models.size(files) * (8 if spec.checkpoint_every else 2))
 
     accelerator = devices.accelerator(spec.mixed_precision)
     set_seed(spec.seed)
-    model = models.load_for_task(source, task, new_head=True, seed=spec.seed)
+    model = scorer.load(source, new_head=True, seed=spec.seed)
     found = _masks_for(model, source) if regime.needs_mask else {}
     parameters = models.parameters_by_name(model)
     start_({name: parameters[name] for name in found}, found, regime, spec.seed)
     model.to(accelerator.device)
     constraint = Constraint(parameters, found, regime)
-    training = Training(model, encoded, task, spec, constraint, accelerator)
+    training = Training(model, encoded, scorer, spec, constraint, accelerator)
     notes: list[str] = []
     if resume:
         checkpoint, notes = checkpoints.newest(place.surroundings.work)
@@ -239,30 +296,38 @@ def finetune(
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
         measured = []
         for split, part in held_out.items():
-            outputs = predict(training.model, part.encoded, spec.eval_batch_size, accelerator)
-            latest[split] = measure(outputs, part.encoded, task, step)
+            measuring = Measuring(spec.eval_batch_size, accelerator, step=step)
+            latest[split] = scorer.measure(training.model, part.encoded, measuring)
             numbers = {"loss": latest[split].loss, **latest[split].scores}
             measured += [Measurement(split, name, value, step) for name, value in numbers.items()]
         return measured
 
     journal = training.run(place.surroundings, epoch_end)
     with whole(place.folder) as target:
-        models.save(accelerator.unwrap_model(training.model), tokenizer, target)
+        models.save(accelerator.unwrap_model(training.model), scorer.tokens.tokenizer, target)
         if found:
             masks.save(found, target / "mask.safetensors")
         for split, part in held_out.items():
-            path = target / f"predictions-{split}.jsonl"
-            save_predictions(path, part.records, latest[split].outputs, task)
-        trained = len(records) * spec.epochs / journal.seconds if journal.seconds else None
+            _write_predictions(target, split, part.records, latest[split])
+        trained = len(encoded) * spec.epochs / journal.seconds if journal.seconds else None
         outcome = Outcome(
             measurements=(*journal.measured, *_results(journal.measured, task, trained)),
             layers=tuple(_counted(name, parameters[name], mask) for name, mask in found.items()),
             bits=32,
             device=devices.name(accelerator.device),
+            dtype="float32",
+            protocol=latest[task.evaluation_splits[0]].protocol or None,
             notes=tuple(notes),
         )
-        _write_records(target, spec, outcome)
+        write_records(target, spec, outcome)
     return outcome
+
+
+def _strata(records: Records, task: Task) -> tuple[float, ...]:
+    """What a subset of the training examples keeps the shares of."""
+    if task.kind in ("classification", "regression", "translation"):
+        return records.labels
+    return (0.0,) * len(records)
 
 
 def _results(
@@ -275,7 +340,8 @@ def _results(
         last = max(m.step or 0 for m in own)
         found += [Measurement(split, m.name, m.value) for m in own if m.step == last]
         main = [m for m in own if m.name == task.metric]
-        best = max(main, key=lambda m: m.value)
+        lower = task.metric in LOWER_IS_BETTER
+        best = min(main, key=lambda m: m.value) if lower else max(main, key=lambda m: m.value)
         found.append(Measurement(split, f"best_{task.metric}", best.value))
         found.append(Measurement(split, "best_epoch", main.index(best) + 1))
     found.append(Measurement("train", "loss", [m for m in curve if m.split == "train"][-1].value))
@@ -305,24 +371,31 @@ def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:
 
 def evaluate(spec: EvalSpec, task: Task, source: ModelSource, place: Place) -> Outcome:
     """Measure `source` on one split and keep its answer to each example."""
-    tokenizer = models.tokenizer_of(source.folder)
-    part = prepare(task, spec.split, tokenizer, spec.max_length, place.data_dir)
+    scorer = scorer_for(spec, task, source, place.tokens)
+    part = prepare(scorer, spec.split, place.data_dir)
     accelerator = devices.accelerator(spec.mixed_precision)
-    loaded = models.load_for_task(source, task, new_head=False)
-    order = models.label_order(loaded, task)
-    model = accelerator.prepare_model(loaded, evaluation_mode=True)
-    progress = place.surroundings.progress
-    outputs = predict(model, part.encoded, spec.batch_size, accelerator, order, progress)
-    found = measure(outputs, part.encoded, task)
+    offload = place.surroundings.work / "offload"
+    placing = Placing(spec.dtype, spec.device_map, offload)
+    loaded = scorer.load(source, new_head=False, placing=placing)
+    if spec.device_map is None:
+        model = accelerator.prepare_model(loaded, evaluation_mode=True)
+    else:
+        # It is where it is to be already: accelerate moves its parts, or its inputs, as needed.
+        model = loaded
+    measuring = Measuring(spec.batch_size, accelerator, place.surroundings.progress)
+    found = scorer.measure(model, part.encoded, measuring)
     numbers = {"loss": found.loss, **found.scores}
+    weight = next(loaded.parameters())
     outcome = Outcome(
         measurements=tuple(Measurement(spec.split, n, v) for n, v in numbers.items()),
-        bits=32,
+        bits=8 * weight.element_size(),
         device=devices.name(accelerator.device),
+        dtype=str(weight.dtype).removeprefix("torch."),
+        protocol=found.protocol or None,
     )
     with whole(place.folder) as target:
-        save_predictions(target / f"predictions-{spec.split}.jsonl", part.records, outputs, task)
-        _write_records(target, spec, outcome)
+        _write_predictions(target, spec.split, part.records, found)
+        write_records(target, spec, outcome)
     return outcome
 
 
@@ -330,14 +403,14 @@ def interpolate(
     spec: InterpolateSpec, task: Task, first: ModelSource, second: ModelSource, place: Place
 ) -> Outcome:
     """Measure models on the straight line from `first` to `second`, heads included."""
-    tokenizer = models.tokenizer_of(first.folder)
-    part = prepare(task, spec.split, tokenizer, spec.max_length, place.data_dir)
+    scorer = scorer_for(spec, task, first, place.tokens)
+    at_the_end = scorer_for(spec, task, second, place.tokens)
+    part = prepare(scorer, spec.split, place.data_dir)
     accelerator = devices.accelerator(spec.mixed_precision)
     device = accelerator.device
-    model = models.load_for_task(first, task, new_head=False)
-    other = models.load_for_task(second, task, new_head=False)
-    order = models.label_order(model, task)
-    if models.label_order(other, task) != order:
+    model = scorer.load(first, new_head=False)
+    other = at_the_end.load(second, new_head=False)
+    if scorer.numbering != at_the_end.numbering:
         raise RequestError(f"{first.name} and {second.name} number the labels differently")
     # On the way every tensor of the model moves, so the ends are kept apart from it.
     a = {name: tensor.clone().to(device) for name, tensor in _tensors(model).items()}
@@ -351,8 +424,7 @@ def interpolate(
         alpha = i / (spec.points - 1)
         with torch.no_grad():
             connectivity.move_(moving, a, b, alpha)
-        outputs = predict(prepared, part.encoded, spec.batch_size, accelerator, order)
-        here = measure(outputs, part.encoded, task)
+        here = scorer.measure(prepared, part.encoded, Measuring(spec.batch_size, accelerator))
         found.append(Point(alpha, here.loss, here.scores[task.metric]))
         place.surroundings.progress("interpolate", i + 1, spec.points, f"loss {here.loss:.3f}")
     barrier = connectivity.barrier([p.alpha for p in found], [p.loss for p in found])
@@ -361,9 +433,11 @@ def interpolate(
         points=tuple(found),
         bits=32,
         device=devices.name(device),
+        dtype="float32",
+        protocol=here.protocol or None,
     )
     with whole(place.folder) as target:
-        _write_records(target, spec, outcome)
+        write_records(target, spec, outcome)
     return outcome
 
 
@@ -384,7 +458,16 @@ def _counted(name: str, weight: Tensor, mask: Mask) -> LayerSparsity:
     return LayerSparsity(name, mask.shape, int(torch.count_nonzero(weight.detach())), mask.total)
 
 
-def _write_records(target: Path, spec: Spec, outcome: Outcome) -> None:
+def _write_predictions(target: Path, split: str, records: Records, found: Evaluation) -> None:
+    """One JSON line per example: its name, its label, and the model's answer."""
+    if not found.rows:
+        return
+    with (target / f"predictions-{split}.jsonl").open("w", encoding="utf-8") as file:
+        for name, row in zip(records.ids, found.rows, strict=True):
+            file.write(json.dumps({"id": name, **row}, ensure_ascii=False) + "\n")
+
+
+def write_records(target: Path, spec: Spec, outcome: Outcome) -> None:
     """`spec.json` and `metrics.jsonl`, so that a folder tells what it is without the database."""
     asked = {"kind": spec.kind, **spec.model_dump(mode="json"), "versions": devices.versions()}
     (target / "spec.json").write_text(json.dumps(asked, indent=2) + "\n")

@@ -32,7 +32,7 @@ def backbone(config: Any) -> tuple[str, dict[str, int]]:
     Raises:
         RequestError: the architecture is unknown, or it keeps weights where none can be pruned.
     """
-    model = _empty(config)
+    model, prefix = _empty(config)
     embedded = _embedded(model)
     found = {}
     for name, module in model.named_modules():
@@ -44,13 +44,13 @@ def backbone(config: Any) -> tuple[str, dict[str, int]]:
                 )
         if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embedded:
             found[f"{name}.weight"] = 0 if isinstance(module, Conv1D) else 1
-    return f"{model.base_model_prefix}.", found
+    return prefix, found
 
 
 def reasons(config: Any, tensors: list[str]) -> dict[str, str | None]:
     """Why each of a file's tensors is not prunable; None where it is."""
     prefix, known = backbone(config)
-    model = _empty(config)
+    model, _ = _empty(config)
     embedded = _embedded(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, str | None] = {}
@@ -70,15 +70,18 @@ def reasons(config: Any, tensors: list[str]) -> dict[str, str | None]:
     return found
 
 
-def _empty(config: Any) -> Any:
-    """The backbone without memory for its weights."""
+def _empty(config: Any) -> tuple[Any, str]:
+    """The backbone without memory for its weights, and its prefix in files."""
+    # Of an encoder that was given a decoder, the encoder is the backbone, and the rest its head.
+    inner = config.encoder if config.model_type == "encoder-decoder" else config
     with torch.device("meta"):
         try:
-            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+            model = transformers.AutoModel.from_config(inner, trust_remote_code=False)
         except ValueError as error:
             raise RequestError(
-                f"architecture {config.model_type!r}: {str(error).splitlines()[0][:120]}"
+                f"architecture {inner.model_type!r}: {str(error).splitlines()[0][:120]}"
             ) from None
+    return model, "encoder." if inner is not config else f"{model.base_model_prefix}."
 
 
 def _embedded(model: Any) -> set[int]:

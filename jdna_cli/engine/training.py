@@ -14,14 +14,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from jdna_cli.engine import checkpoints
-from jdna_cli.engine.batches import Encoded, training_order
+from jdna_cli.engine.batches import training_order
 from jdna_cli.engine.checkpoints import Checkpoint
-from jdna_cli.engine.evaluation import Progress, loss_of
+from jdna_cli.engine.scorers.scorer import Encoded, Progress, Scorer
 from jdna_cli.errors import InterruptedRunError, NotFiniteError
 from jdna_cli.results import Measurement
 from jdna_cli.sparsity.regimes import Constraint
 from jdna_cli.specs import FinetuneSpec
-from jdna_cli.tasks import Task
 
 LOG_EVERY = 20  # steps per point of the training curve
 
@@ -72,7 +71,7 @@ class Training:
         self,
         model: nn.Module,
         encoded: Encoded,
-        task: Task,
+        scorer: Scorer,
         spec: FinetuneSpec,
         constraint: Constraint,
         accelerator: Accelerator,
@@ -82,12 +81,12 @@ class Training:
         Args:
             model: on the accelerator's device, not yet prepared.
             encoded: the training examples.
-            task: gives the loss.
+            scorer: gives the loss.
             spec: the recipe.
             constraint: which of the model's parameters must not change.
             accelerator: device and precision.
         """
-        self._encoded, self._task, self._spec = encoded, task, spec
+        self._encoded, self._scorer, self._spec = encoded, scorer, spec
         self._constraint, self._accelerator = constraint, accelerator
         self._parameters = dict(model.named_parameters())
         self._optimizer = torch.optim.AdamW(
@@ -109,10 +108,12 @@ class Training:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[f"model.{name}"])
-                self._optimizer.state[parameter] = {
-                    key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
+                # A parameter that the task's loss does not reach has no state.
+                if f"optimizer.{name}.step" in tensors:
+                    self._optimizer.state[parameter] = {
+                        key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
         checkpoints.restore_random_state(tensors, self._accelerator.device)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -154,21 +155,18 @@ class Training:
         return journal
 
     def _step(self, step: int) -> None:
-        """One update from the mean loss over all examples of its batches."""
+        """One update from the mean loss over all that its batches predict."""
         epoch, within = divmod(step, self._steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._spec, step, self.total)
         accumulated = self._spec.gradient_accumulation
         batches = self._batches(epoch)[within * accumulated : (within + 1) * accumulated]
-        count = sum(map(len, batches))
+        weights = [self._scorer.weight(self._encoded, indices) for indices in batches]
         device = self._accelerator.device
         total = torch.zeros((), device=device)
-        for indices in batches:
-            inputs, labels = self._encoded.batch(indices)
-            inputs = {k: v.to(device, non_blocking=True) for k, v in inputs.items()}
-            outputs = self.model(**inputs).logits
-            loss = loss_of(outputs, labels.to(device, non_blocking=True), self._task)
-            loss = loss * (len(indices) / count)
+        for indices, weight in zip(batches, weights, strict=True):
+            loss = self._scorer.loss(self.model, self._encoded, indices, device)
+            loss = loss * (weight / sum(weights))
             self._accelerator.backward(loss)
             total += loss.detach()
         if self._spec.max_grad_norm is not None:

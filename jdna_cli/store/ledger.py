@@ -136,6 +136,8 @@ class Ledger:
                 tuple(results.Point(p.alpha, p.loss, p.score) for p in points),
                 run.bits,
                 run.device or "",
+                run.dtype,
+                run.protocol,
             )
 
     def folder(self, run: Run) -> Path:
@@ -309,6 +311,7 @@ class Ledger:
             found.finished_at = dt.datetime.now(dt.UTC)
             found.device = outcome.device
             found.bits = outcome.bits
+            found.dtype, found.protocol = outcome.dtype, outcome.protocol
             if outcome.sparsity is not None:
                 found.sparsity_reached = outcome.sparsity
             for m in outcome.measurements:

@@ -103,7 +103,14 @@ class Run(SQLModel, table=True):
     sparsity: float | None = _number("sparsity asked for, 1 - N/M for N:M, 0 where dense")
     sparsity_reached: float | None = _number("zeros among prunable weights at the end, counted")
     bits: int | None = _integer("bits per stored weight")
+    dtype: str | None = _text("type of the weights in memory when it was measured")
     data_fraction: float | None = _number("fraction of the training set used")
+    options: int | None = _integer("options of a question, where some were taken away")
+    shots: int | None = _integer("examples shown before each question; empty where none can be")
+    book: str | None = _text("open: answered with the text at hand; closed: without")
+    context_words: int | None = _integer("words that each context was cut or filled up to")
+    pairs: str | None = _text("directions of translation, as in en-de,en-fr")
+    mixture: int | None = _integer("number of directions of translation")
     seed: int | None = _integer("seed of head, order of examples, dropout, and subset")
     started_at: dt.datetime = _moment("when it started (UTC)", null=False)
     finished_at: dt.datetime | None = _moment("when it ended, however it ended (UTC)")
@@ -115,6 +122,9 @@ class Run(SQLModel, table=True):
     versions: dict[str, Any] = _json("versions of jdna, Python, and the libraries that compute")
     git_commit: str | None = _text("commit of jdna's own source tree, if it ran from one")
     artifact: str | None = _text("folder of its files; relative to the home folder if inside it")
+    protocol: str | None = _text(
+        "how it was measured: signatures of BLEU and chrF, windows of a text, rule of a choice"
+    )
     error: str | None = _text("why it failed or was interrupted, in one line")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
+
 
 @dataclass(frozen=True)
 class View:
@@ -33,6 +35,12 @@ _PRUNING = {
     "sparsity": "sparsity asked for",
     "bits": "bits per stored weight",
     "data_fraction": "fraction of the training set used",
+    "options": "options of a question, where some were taken away",
+    "shots": "examples shown before each question",
+    "book": "open: with the text at hand; closed: without",
+    "context_words": "words that each context was cut or filled up to",
+    "pairs": "directions of translation",
+    "mixture": "number of directions of translation",
     "recipe": "equal for cells that differ only in pruning and seed",
 }
 
@@ -45,8 +53,9 @@ PERFORMANCE = View(
 WITH measured AS (
   SELECT run.id AS run_id, run.model, run.task, metric.name AS metric, metric.split,
     metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.prunable,
-    run.sparsity, run.sparsity_reached, run.bits, run.data_fraction, run.seed, run.finished_at,
-    run.recipe, run.human,
+    run.sparsity, run.sparsity_reached, run.bits, run.data_fraction, run.options, run.shots,
+    run.book, run.context_words, run.pairs, run.mixture, run.seed, run.finished_at, run.recipe,
+    run.human,
     ROW_NUMBER() OVER (
       PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
         run.prunable, run.sparsity, run.bits, metric.split
@@ -68,21 +77,27 @@ WITH measured AS (
   SELECT cell.*, CASE WHEN first_regime = 'dense' THEN first_run_id END AS dense_run_id,
     CASE WHEN first_regime = 'dense' THEN first_score END AS dense_score
   FROM cell
+), compared AS (
+  SELECT paired.*, CASE
+    WHEN metric IN ({LOWER}) THEN CASE WHEN score > 0 THEN dense_score / score END
+    WHEN dense_score > 0 THEN score / dense_score
+  END AS relative
+  FROM paired
 )
 SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
-  CASE WHEN dense_score > 0 THEN score / dense_score END AS relative,
-  CASE WHEN dense_score > 0 THEN 1 - score / dense_score END AS relative_drop,
+  relative, 1 - relative AS relative_drop,
   regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits, data_fraction,
-  seed, finished_at, recipe, human
-FROM paired
-""",
+  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human
+FROM compared
+""".replace("{LOWER}", ", ".join(f"'{name}'" for name in LOWER_IS_BETTER)),
     {
         "run_id": "the run",
         **_CELL,
-        "score": "the main metric, as a fraction",
+        "score": "the main metric, as a fraction (perplexity as it is)",
         "dense_run_id": "the dense run it is compared with; empty if there is none",
         "dense_score": "the dense run's score",
-        "relative": "score / dense score; empty without a dense run or if its score is not above 0",
+        "relative": "score / dense score, for perplexity dense score / score; empty without a "
+        "dense run or if its score is not above 0",
         "relative_drop": "1 - relative",
         **_PRUNING,
         "sparsity_reached": "zeros among prunable weights at the end, counted",
@@ -99,7 +114,7 @@ PERFORMANCE_DROP = View(
 WITH cell AS (
   SELECT performance.*, AVG(relative_drop) OVER (
     PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity,
-      bits, data_fraction, recipe
+      bits, data_fraction, options, shots, book, context_words, pairs, mixture, recipe
   ) AS mean_drop
   FROM performance
 )
@@ -110,10 +125,11 @@ SELECT model, task, metric, split,
   CASE WHEN COUNT(relative_drop) > 1 THEN SQRT(
     SUM((relative_drop - mean_drop) * (relative_drop - mean_drop)) / (COUNT(relative_drop) - 1)
   ) END AS sd_relative_drop,
-  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits, data_fraction, recipe
+  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits, data_fraction,
+  options, shots, book, context_words, pairs, mixture, recipe
 FROM cell
 GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
-  data_fraction, recipe
+  data_fraction, options, shots, book, context_words, pairs, mixture, recipe
 """,
     {
         **_CELL,

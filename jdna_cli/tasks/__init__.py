@@ -1,14 +1,19 @@
 """Tasks: what is asked of a model, and how its answers are scored.
 
-One file per family in `families/`; a task is one `Task` in its family's `TASKS`.
+One file per family in `families/`; a task is one `Task` in its family's `TASKS`. A task is data,
+not code: the same fields written in a TOML file make a task of a user's own (`own.py`).
 """
 
 from __future__ import annotations
 
 import functools
+import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, model_validator
 
 from jdna_cli import registry
 from jdna_cli.difficulty import HumanScore
@@ -16,41 +21,148 @@ from jdna_cli.errors import RequestError
 from jdna_cli.tasks import families
 
 Row = Mapping[str, Any]
+Kind = Literal[
+    "classification",
+    "regression",
+    "multiple-choice",
+    "arithmetic",
+    "question-answering",
+    "translation",
+    "language-modelling",
+]
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set of the model hub: repository, configuration, and the revision it is pinned to."""
+    """A data set of the model hub: repository, configuration, and the revision it is pinned to.
+
+    `splits` and `columns` say where the hub's names differ from the task's own.
+    """
 
     path: str
     config: str | None = None
     revision: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A folder of files of the user's own: SPLIT.jsonl, .csv, or .tsv."""
+
+    folder: Path
 
 
 @dataclass(frozen=True)
 class GeneratedSource:
     """A data set made on the spot. `version` changes whenever a row does."""
 
-    rows: Callable[[str], list[Row]]
+    rows: SkipValidation[Callable[[str], list[Row]]]
     version: str
 
 
 @dataclass(frozen=True)
-class Task:
+class KindRules:
+    """What a task of one kind must say, what it may say besides, and what it is measured by."""
+
+    needs: frozenset[str]
+    may: frozenset[str]
+    metrics: tuple[str, ...]
+
+
+def _kind(needs: str, may: str, metrics: str) -> KindRules:
+    return KindRules(frozenset(needs.split()), frozenset(may.split()), tuple(metrics.split()))
+
+
+_CLASSES = "accuracy f1 matthews_correlation"
+KINDS: dict[str, KindRules] = {
+    "classification": _kind("texts labels", "label", _CLASSES),
+    "regression": _kind("texts", "label", "pearson spearman"),
+    "multiple-choice": _kind(
+        "options label", "texts labels prompt blank answer_with", "accuracy accuracy_norm"
+    ),
+    "arithmetic": _kind("texts answers equation", "prompt instruction answer_tokens", "accuracy"),
+    "question-answering": _kind(
+        "texts answers prompt",
+        "context prompt_open instruction answer_tokens",
+        "exact_match f1",
+    ),
+    "translation": _kind(
+        "texts pairs", "majority minority prompt instruction answer_tokens", "bleu chrf"
+    ),
+    "language-modelling": _kind("texts", "separator", "perplexity"),
+}
+# Fields that only some kinds have.
+_PARTICULAR = frozenset[str]().union(*(rules.needs | rules.may for rules in KINDS.values()))
+# Names that a prompt may use besides the columns of its rows.
+_FILLED = {
+    "multiple-choice": {"listing"},
+    "translation": {"source", "source_language", "target_language"},
+}
+
+
+class Task(BaseModel):
     """One task. Scores are fractions; the first of `metrics` is the main one."""
 
-    name: str
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = Field(pattern=r"^[\w.-]+$")
     description: str
-    kind: Literal["classification", "regression"]
-    texts: tuple[str, ...]
-    metrics: tuple[str, ...]
-    chance: float
-    human: HumanScore | None
-    source: HubSource | GeneratedSource
-    labels: tuple[str, ...] = ()
+    kind: Kind
+    metrics: tuple[str, ...] = Field(min_length=1)
+    chance: float | None = Field(default=None, ge=0, lt=1)
+    human: HumanScore | None = None
+    # Without a source of its own, a task is read from --data-dir alone.
+    source: HubSource | FileSource | GeneratedSource | None = None
+    evaluation_splits: tuple[str, ...] = Field(default=("validation",), min_length=1)
+    splits: tuple[str, ...] = Field(default=("train", "validation", "test"), min_length=1)
+    sizes: dict[str, int] = {}  # examples per split, as published
+
+    # Columns of a row; "choices.text" is a column within a column.
+    texts: tuple[str, ...] = ()
     label: str = "label"
-    evaluation_splits: tuple[str, ...] = ("validation",)
-    splits: tuple[str, ...] = ("train", "validation", "test")
+    labels: tuple[str, ...] = ()  # classes, or the names that a row gives its options
+    options: tuple[str, ...] = ()  # columns of one option each, or one column of a list
+    answers: str = ""
+    equation: str = ""
+    context: str = ""
+
+    # How it is put to a model that writes text.
+    prompt: str = ""
+    prompt_open: str = ""  # with a context
+    instruction: str = ""  # for encoder-decoders, where it differs from `prompt`
+    blank: str = ""  # stands in the text where the option belongs
+    answer_with: Literal["text", "letter"] = "text"
+    answer_tokens: int = Field(default=32, ge=1)
+    separator: str = "\n\n"  # between rows of a running text
+    pairs: tuple[str, ...] = ()  # directions of translation, those of the first mixtures first
+    majority: tuple[str, ...] = ()
+    minority: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        rules = KINDS[self.kind]
+        given = self.model_fields_set & _PARTICULAR
+        for name in sorted(rules.needs):
+            if name not in given or not getattr(self, name):
+                raise ValueError(f"{name}: a task of kind {self.kind!r} needs it")
+        for name in sorted(given - rules.needs - rules.may):
+            raise ValueError(f"{name}: a task of kind {self.kind!r} has no such key")
+        for name in self.metrics:
+            if name not in rules.metrics:
+                known = ", ".join(rules.metrics)
+                raise ValueError(f"metrics: {name!r} does not fit {self.kind!r}, use {known}")
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise ValueError("labels: a classification needs two or more")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels: one occurs twice")
+        if self.kind == "multiple-choice" and not (self.texts or self.blank):
+            raise ValueError("texts: name the column of the question")
+        if unknown := set(self.evaluation_splits) - set(self.splits):
+            raise ValueError(f"evaluation_splits: {min(unknown)!r} is not among splits")
+        for name in ("prompt", "prompt_open", "instruction"):
+            template_names(getattr(self, name), name)
+        return self
 
     @property
     def metric(self) -> str:
@@ -59,13 +171,48 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs of the task's head: one per label, or one number."""
-        return len(self.labels) or 1
+        """Number of outputs of the task's head: one per class, or one number."""
+        return len(self.labels) if self.kind == "classification" else 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that a row must have."""
+        own: list[str] = [*self.texts]
+        if self.kind in ("classification", "regression", "multiple-choice"):
+            own += [*self.options, self.label]
+        if self.kind in ("arithmetic", "question-answering"):
+            own += [self.answers, *([self.equation] if self.equation else [])]
+        return tuple(dict.fromkeys([*own, *self.prompted]))
+
+    @property
+    def prompted(self) -> tuple[str, ...]:
+        """Columns that prompts are filled with."""
+        keys = ("prompt", "prompt_open", "instruction")
+        names = [name for key in keys for name in template_names(getattr(self, key), key)]
+        given = _FILLED.get(self.kind, set()) | {self.context}
+        return tuple(dict.fromkeys(name for name in names if name not in given))
+
+
+def template_names(template: str, key: str) -> list[str]:
+    """Names in braces in a prompt.
+
+    Raises:
+        ValueError: a brace is not closed, or holds more than a name.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    names = [name for _, name, _, _ in parts if name is not None]
+    for name in names:
+        if not name.isidentifier():
+            raise ValueError(f"{key}: {{{name}}} is no name of a column")
+    return names
 
 
 @functools.cache
 def all_tasks() -> dict[str, Task]:
-    """Every known task by name."""
+    """Every built-in task by name."""
     found: dict[str, Task] = {}
     for name in registry.members(families):
         for task in registry.load(families, name).TASKS:
@@ -76,11 +223,15 @@ def all_tasks() -> dict[str, Task]:
 
 
 def get(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`, or the one that a TOML file of this name describes.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: there is none of that name, or the file is wrong.
     """
+    if name.endswith(".toml"):
+        from jdna_cli.tasks import own
+
+        return own.read(Path(name))
     return all_tasks()[registry.check("task", name, all_tasks())]
 
 

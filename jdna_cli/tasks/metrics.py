@@ -1,9 +1,15 @@
-"""Metrics by name, through scikit-learn and SciPy. Higher is better for each of them."""
+"""Metrics by name, through scikit-learn, SciPy and sacrebleu.
+
+Higher is better for each of them but those in `LOWER_IS_BETTER`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+import string
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 Values = Sequence[float]
@@ -65,3 +71,58 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 def score(names: Sequence[str], labels: Values, predictions: Values) -> dict[str, float]:
     """Each metric of `names` over the same examples."""
     return {name: METRICS[name](labels, predictions) for name in names}
+
+
+# Where lower is better, relative performance is dense / score.
+LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_MARKS = str.maketrans("", "", string.punctuation)
+
+
+def normalised(text: str) -> str:
+    """An answer as SQuAD compares it: lower case, no punctuation, no articles, single spaces.
+
+    Source: the evaluation of SQuAD 1.1 (Rajpurkar et al. 2016, arXiv 1606.05250).
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_MARKS)).split())
+
+
+def exact_match(answers: Sequence[str], written: str) -> float:
+    """1 where the written text equals one of the answers after normalisation, else 0."""
+    return float(any(normalised(answer) == normalised(written) for answer in answers))
+
+
+def token_f1(answers: Sequence[str], written: str) -> float:
+    """F1 of the words shared with an answer, after normalisation; the best over the answers."""
+    return max(_shared_f1(normalised(a).split(), normalised(written).split()) for a in answers)
+
+
+def _shared_f1(answer: list[str], written: list[str]) -> float:
+    shared = sum((Counter(answer) & Counter(written)).values())
+    if not shared:
+        return float(answer == written)
+    precision, recall = shared / len(written), shared / len(answer)
+    return 2 * precision * recall / (precision + recall)
+
+
+def translation(
+    written: Sequence[str], references: Sequence[str], target: str
+) -> tuple[dict[str, float], str]:
+    """Corpus BLEU and chrF as fractions, and their signatures.
+
+    Args:
+        written: what the model wrote.
+        references: one reference for each.
+        target: code of the language; its tokenisation is sacrebleu's for that language.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, chrf = BLEU(trg_lang=target), CHRF()
+    # The effective order matters for sentences alone; a corpus without any match scores zero.
+    scores = {
+        "bleu": bleu.corpus_score(written, [references]).score / 100,
+        "chrf": chrf.corpus_score(written, [references]).score / 100,
+    }
+    return scores, f"BLEU {bleu.get_signature()}; chrF {chrf.get_signature()}"

@@ -1,0 +1,73 @@
+"""Scorers: how a model of some form is trained on, and measured against, a task of some kind.
+
+A head on top (`head`, `choice`), the likelihood of given options (`likelihood`), written answers
+(`generation`), or running text (`perplexity`). One file each; `choose` says which one fits.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from transformers.models.auto import modeling_auto as auto
+
+from jdna_cli.engine.scorers.scorer import Scorer
+from jdna_cli.errors import RequestError
+from jdna_cli.tasks import Task
+
+ENCODER, DECODER, ENCODER_DECODER = "encoder", "decoder", "encoder-decoder"
+
+# By kind of task and form of model: the scorer's module.
+_TABLE = {
+    ("classification", ENCODER): "head",
+    ("classification", DECODER): "head",
+    ("classification", ENCODER_DECODER): "head",
+    ("regression", ENCODER): "head",
+    ("regression", DECODER): "head",
+    ("regression", ENCODER_DECODER): "head",
+    ("multiple-choice", ENCODER): "choice",
+    ("multiple-choice", DECODER): "likelihood",
+    ("multiple-choice", ENCODER_DECODER): "likelihood",
+    ("arithmetic", ENCODER): "generation",
+    ("arithmetic", DECODER): "generation",
+    ("arithmetic", ENCODER_DECODER): "generation",
+    ("question-answering", DECODER): "generation",
+    ("question-answering", ENCODER_DECODER): "generation",
+    ("translation", DECODER): "generation",
+    ("translation", ENCODER_DECODER): "generation",
+    ("language-modelling", DECODER): "perplexity",
+}
+
+
+def form_of(config: Any) -> str:
+    """Whether an architecture encodes, decodes, or both: from what transformers makes of it.
+
+    An encoder is what is pre-trained to fill gaps; transformers lets many of those decode as well,
+    which their weights were not trained for.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return ENCODER_DECODER
+    kind = config.model_type
+    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    gaps = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    return DECODER if causal and not gaps else ENCODER
+
+
+def choose(task: Task, config: Any) -> type[Scorer]:
+    """The scorer for a task on an architecture.
+
+    Raises:
+        RequestError: no model of this form can do such a task.
+    """
+    form = form_of(config)
+    name = _TABLE.get((task.kind, form))
+    if name is None:
+        forms = " or ".join(f"a {f}" if f != ENCODER else "an encoder"
+                            for kind, f in _TABLE if kind == task.kind)  # fmt: skip
+        forms = forms.replace("a encoder", "an encoder")
+        raise RequestError(
+            f"task {task.name!r} ({task.kind}) needs {forms}, and {config.model_type} is an {form}"
+        )
+    scorer: type[Scorer] = importlib.import_module(f"{__name__}.{name}").SCORER
+    scorer.check(task, config)
+    return scorer

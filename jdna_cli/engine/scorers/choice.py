@@ -1,0 +1,133 @@
+"""Multiple choice on encoders: a head that gives each option one number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.auto import modeling_auto as auto
+
+from jdna_cli.engine import models
+from jdna_cli.engine.batches import Features
+from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.scorers.head import predict
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
+from jdna_cli.errors import NotFiniteError, RequestError
+from jdna_cli.specs import ModelSource
+from jdna_cli.tasks import Task, prompts
+from jdna_cli.tasks.records import Records
+
+
+@dataclass(frozen=True)
+class Options:
+    """Tokenised options of all questions, one after the other, and where each question's begin."""
+
+    features: Features
+    starts: tuple[int, ...]  # one more than there are questions
+    records: Records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of the longest option of each question."""
+        own = self.features.lengths
+        return [max(own[i] for i in self.rows(q)) for q in range(len(self))]
+
+    def rows(self, question: int) -> range:
+        """Where the options of a question stand."""
+        return range(self.starts[question], self.starts[question + 1])
+
+
+class Choice(Scorer):
+    """Cross-entropy over the options of a question."""
+
+    @classmethod
+    def check(cls, task: Task, config: Any) -> None:
+        """The architecture must have such a head, and the task be measured by it."""
+        if task.metric != "accuracy":
+            raise RequestError(
+                f"task {task.name!r}: {task.metric} needs a model that writes, and "
+                f"{config.model_type} is an encoder: make accuracy its first metric"
+            )
+        if config.model_type not in auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES:
+            raise RequestError(
+                f"task {task.name!r}: transformers has no multiple-choice head for "
+                f"{config.model_type}"
+            )
+
+    def load(
+        self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
+    ) -> nn.Module:
+        """A model for multiple choice."""
+        return models.load_for_task(
+            source, self.task, new_head=new_head, seed=seed, placing=placing
+        )
+
+    def encode(self, records: Records, shown: Shown | None = None) -> Options:
+        """Question and option as two texts; where too long, the longer text is cut."""
+        texts, starts = [], [0]
+        for example in records.examples:
+            texts += prompts.pairs(self.task, example)
+            starts.append(len(texts))
+        columns = [[first for first, _ in texts], [second for _, second in texts]]
+        found = self.tokens(*columns, truncation=True, max_length=self.max_length)
+        return Options(Features(found, self.tokens.tokenizer), tuple(starts), records)
+
+    def loss(
+        self, model: nn.Module, encoded: Options, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Mean over the questions."""
+        rows = [row for i in indices for row in encoded.rows(i)]
+        inputs = encoded.features.batch(rows)
+        # As one option per question, so that questions may have different numbers of options.
+        logits = model(**{k: v.unsqueeze(1).to(device) for k, v in inputs.items()}).logits
+        counts = [len(encoded.rows(i)) for i in indices]
+        rights = [int(encoded.records.examples[i].label) for i in indices]
+        return _cross_entropy(logits.float().flatten(), counts, rights).mean()
+
+    def measure(self, model: nn.Module, encoded: Options, measuring: Measuring) -> Evaluation:
+        """The option with the highest output; the first of equals."""
+        outputs = predict(_OneOption(model), encoded.features, measuring).flatten()
+        if not torch.isfinite(outputs).all():
+            raise NotFiniteError("an output of the model", measuring.step)
+        counts = [len(encoded.rows(i)) for i in range(len(encoded))]
+        rights = [int(label) for label in encoded.records.labels]
+        loss = float(_cross_entropy(outputs, counts, rights).double().mean())
+        parts = [part.tolist() for part in torch.split(outputs, counts)]
+        answers = [part.index(max(part)) for part in parts]
+        rows = [
+            {"label": right, "prediction": answer, "outputs": part}
+            for right, answer, part in zip(rights, answers, parts, strict=True)
+        ]
+        correct = sum(a == r for a, r in zip(answers, rights, strict=True))
+        # Length does not enter what a head says: both accuracies of a task are this one.
+        scores = {"accuracy": correct / len(rights)}
+        return Evaluation(loss, scores, rows, "multiple-choice head")
+
+
+class _OneOption(nn.Module):
+    """A multiple-choice model that is given each option by itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self._model(**{name: value.unsqueeze(1) for name, value in inputs.items()})
+
+
+def _cross_entropy(outputs: Tensor, counts: Sequence[int], rights: Sequence[int]) -> Tensor:
+    """Loss of each question, from the outputs of all options one after the other."""
+    parts = nn.utils.rnn.pad_sequence(
+        list(torch.split(outputs, list(counts))), batch_first=True, padding_value=-torch.inf
+    )
+    rights_ = torch.tensor(rights, device=outputs.device)
+    return nn.functional.cross_entropy(parts, rights_, reduction="none")
+
+
+SCORER = Choice

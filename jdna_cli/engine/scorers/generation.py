@@ -1,0 +1,122 @@
+"""Written answers: greedily decoded, a line long, and marked by the task's own rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from jdna_cli.engine import languages, models
+from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
+from jdna_cli.engine.scorers.writer import Asked, Asking, batched, left_padded, right_padded
+from jdna_cli.errors import NotFiniteError
+from jdna_cli.specs import ModelSource
+from jdna_cli.tasks.marking import mark
+
+
+class Generation(Asking):
+    """Learns the first of the right answers, and writes one of its own."""
+
+    ends = True
+
+    def load(
+        self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
+    ) -> nn.Module:
+        """A model that writes; an encoder gets a new decoder, where one may be made."""
+        from jdna_cli.engine import scorers
+
+        config = models.config_of(source.folder)
+        if new_head and scorers.form_of(config) == scorers.ENCODER:
+            return models.with_new_decoder(source, self.tokens.tokenizer, seed)
+        return super().load(source, new_head=new_head, seed=seed, placing=placing)
+
+    def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
+        """Loss of the right answers, and the marks of those that the model writes."""
+        loss = self.mean_surprise(model, encoded, measuring)
+        if not abs(loss) < float("inf"):
+            raise NotFiniteError("the loss", measuring.step)
+        written = self._written(model, encoded, measuring)
+        marks = mark(self.task, encoded.records.examples, written)
+        named = {name: marks.scores[name] for name in self.task.metrics if name in marks.scores}
+        return Evaluation(loss, {**named, **marks.scores}, marks.rows, marks.protocol)
+
+    def _written(self, model: Any, encoded: Asked, measuring: Measuring) -> list[str]:
+        """What the model writes after each prompt, up to the end of the line."""
+        found = [""] * len(encoded)
+        done, device = 0, measuring.accelerator.device
+        prompts_ = [encoded.pairs[i][0].prompt for i in range(len(encoded))]
+        if self.causal:
+            room = self.max_length - self._most
+            prompts_ = [prompt[-max(1, room) :] for prompt in prompts_]
+        pairs = [example.pair for example in encoded.records.examples]
+        ends = self._ends()
+        model.eval()
+        with torch.inference_mode():
+            for pair in dict.fromkeys(pairs):
+                own = [i for i, other in enumerate(pairs) if other == pair]
+                config = self._config(model, pair, ends)
+                for batch in batched([len(prompts_[i]) for i in own], measuring.batch_size):
+                    indices = [own[j] for j in batch]
+                    # A decoder goes on where its prompt ends; an encoder counts from the beginning.
+                    padded = left_padded if self.causal else right_padded
+                    inputs = padded([prompts_[i] for i in indices], self.tokens.pad, device)
+                    inputs.pop("position_ids", None)
+                    ids = _generate(model, inputs, config)
+                    if self.causal:
+                        ids = ids[:, inputs["input_ids"].shape[1] :]
+                    texts = self.tokens.tokenizer.batch_decode(ids, skip_special_tokens=True)
+                    for i, text in zip(indices, texts, strict=True):
+                        found[i] = text.strip().partition("\n")[0].strip()
+                    done += len(indices)
+                    measuring.tell("write", done, len(encoded))
+        return found
+
+    @property
+    def _most(self) -> int:
+        return min(self.task.answer_tokens, self.max_length - 1)
+
+    def _config(self, model: Any, pair: str, ends: list[int]) -> transformers.GenerationConfig:
+        """Greedy, whatever the model's own settings are; how decoding starts is its own."""
+        own = model.generation_config
+        starts: dict[str, Any] = {}
+        if not self.causal:
+            starts["decoder_start_token_id"] = own.decoder_start_token_id
+        if not self.causal and not languages.has_codes(self.tokens.tokenizer):
+            starts["forced_bos_token_id"] = getattr(own, "forced_bos_token_id", None)
+        starts |= languages.started_in(self.tokens.tokenizer, pair)
+        return transformers.GenerationConfig(
+            max_new_tokens=self._most,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            pad_token_id=self.tokens.pad,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=ends or None,
+            **starts,
+        )
+
+    def _ends(self) -> list[int]:
+        """Tokens after which a model need not go on: the end of the text, or of the line."""
+        tokenizer = self.tokens.tokenizer
+        found = [] if self.tokens.end is None else [self.tokens.end]
+        if self.causal:
+            texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+            found += [i for i, text in enumerate(texts) if "\n" in text]
+        return found
+
+
+def _generate(model: Any, inputs: dict[str, torch.Tensor], config: Any) -> torch.Tensor:
+    """Generate under `config` alone: what a model's own settings add is left out."""
+    before = model.generation_config
+    model.generation_config = config
+    try:
+        found: torch.Tensor = model.generate(**inputs, generation_config=config)
+    finally:
+        model.generation_config = before
+    return found
+
+
+SCORER = Generation

@@ -1,0 +1,124 @@
+"""Multiple choice on models that write: the option with the highest log-likelihood.
+
+`accuracy` compares sums over an option's tokens, `accuracy_norm` divides them by the option's
+characters, as the LM evaluation harness does. Of equals the first counts; `ties` is the share of
+questions in which the highest sum is not the only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
+from jdna_cli.engine.scorers.writer import Asked, Asking, Pair, accepted, batched, left_padded
+from jdna_cli.errors import NotFiniteError
+
+PROTOCOL = "log-likelihood of each option after the prompt; norm: per character; first of ties"
+
+
+class Likelihood(Asking):
+    """Learns the right option's tokens, and chooses by likelihood."""
+
+    def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
+        """The most likely option of each question."""
+        sums = self._sums(model, encoded, measuring)
+        rows: list[dict[str, Any]] = []
+        normed, ties, total, count = 0, 0, 0.0, 0
+        for i, (found, item) in enumerate(zip(sums, encoded.items, strict=True)):
+            if not all(abs(x) < float("inf") for x in found):
+                raise NotFiniteError("a log-likelihood", measuring.step)
+            sizes = [max(1, len(target)) for target in item.targets]
+            per = [x / size for x, size in zip(found, sizes, strict=True)]
+            best = found.index(max(found))
+            normed += per.index(max(per)) == item.right
+            ties += found.count(found[best]) > 1
+            total -= found[item.right]
+            count += len(encoded.right(i).target)
+            rows.append({"label": item.right, "prediction": best, "outputs": found})
+        n = len(rows)
+        scores = {
+            "accuracy": sum(row["label"] == row["prediction"] for row in rows) / n,
+            "accuracy_norm": normed / n,
+        }
+        told = {name: scores[name] for name in self.task.metrics}
+        return Evaluation(total / count, {**told, "ties": ties / n}, rows, PROTOCOL)
+
+    def _sums(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> list[list[float]]:
+        """Log-likelihoods of all options of all questions."""
+        found: list[list[float]] = [[] for _ in range(len(encoded))]
+        model.eval()
+        device = measuring.accelerator.device
+        shared = [i for i in range(len(encoded)) if self.causal and _shares(encoded.pairs[i])]
+        alone = sorted(set(range(len(encoded))) - set(shared))
+        done = 0
+        with torch.inference_mode():
+            most = max((len(encoded.pairs[i]) for i in shared), default=1)
+            lengths = [len(encoded.pairs[i][0].prompt) for i in shared]
+            for batch in batched(lengths, max(1, measuring.batch_size // most)):
+                questions = [shared[j] for j in batch]
+                pairs = [encoded.pairs[i] for i in questions]
+                for i, own in zip(questions, self._after(model, pairs, device), strict=True):
+                    found[i] = own
+                done += len(questions)
+                measuring.tell("evaluate", done, len(encoded))
+            flat = [(i, pair) for i in alone for pair in encoded.pairs[i]]
+            sums = [0.0] * len(flat)
+            for rows in batched([len(pair) for _, pair in flat], measuring.batch_size):
+                lost = self.surprise(model, [flat[row][1] for row in rows], device)
+                for row, value in zip(rows, lost.double().tolist(), strict=True):
+                    sums[row] = -value
+                measuring.tell("evaluate", done, len(encoded))
+            for (i, _), value in zip(flat, sums, strict=True):
+                found[i].append(value)
+        return found
+
+    def _after(
+        self, model: nn.Module, questions: Sequence[Sequence[Pair]], device: torch.device
+    ) -> list[list[float]]:
+        """Log-likelihoods of options that share their prompt, which is read once.
+
+        One pass over the prompts gives each option's first token; a second one, over the options
+        alone with the prompts' keys and values repeated, gives the others.
+        """
+        inputs = left_padded([own[0].prompt for own in questions], self.tokens.pad, device)
+        read = model(**accepted(model, {**inputs, "logits_to_keep": 1, "use_cache": True}))
+        first = torch.log_softmax(read.logits[:, -1].float(), -1)
+        found = [[float(first[q, p.target[0]]) for p in own] for q, own in enumerate(questions)]
+        rest = [(q, o) for q, own in enumerate(questions) for o, p in enumerate(own)
+                if len(p.target) > 1]  # fmt: skip
+        if not rest:
+            return found
+        rows = torch.tensor([q for q, _ in rest], device=device)
+        cache = read.past_key_values
+        cache.batch_select_indices(rows)
+        targets = [torch.tensor(questions[q][o].target) for q, o in rest]
+        ids = nn.utils.rnn.pad_sequence([t[:-1] for t in targets], True, self.tokens.pad).to(device)
+        own = nn.utils.rnn.pad_sequence([torch.ones(len(t) - 1) for t in targets], True).long()
+        mask = torch.cat([inputs["attention_mask"][rows], own.to(device)], 1)
+        positions = inputs["attention_mask"].sum(1)[rows, None] + torch.arange(
+            ids.shape[1], device=device
+        )
+        given = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+        logits = model(**accepted(model, {**given, "position_ids": positions})).logits
+        due = nn.utils.rnn.pad_sequence([t[1:] for t in targets], True, -100).to(device)
+        losses = nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), due, ignore_index=-100, reduction="none"
+        )
+        for (q, o), value in zip(rest, losses.double().sum(1).tolist(), strict=True):
+            found[q][o] -= value
+        return found
+
+
+def _shares(pairs: Sequence[Pair]) -> bool:
+    """Whether options have one prompt, and it is long enough that reading it once pays."""
+    prompt = pairs[0].prompt
+    return all(pair.prompt == prompt for pair in pairs) and len(prompt) >= max(
+        len(pair.target) for pair in pairs
+    )
+
+
+SCORER = Likelihood

@@ -1,0 +1,102 @@
+"""Running text on decoders: perplexity over windows.
+
+All rows of a split are joined and tokenised as one text, and cut into windows; each window predicts
+all its tokens but the first, or, with a stride shorter than the window, those that no window before
+it predicted. A last window that is not full is left out where there is another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jdna_cli.engine.batches import by_length
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Shown
+from jdna_cli.engine.scorers.writer import Pair, Writer
+from jdna_cli.errors import NotFiniteError, RequestError
+from jdna_cli.tasks.records import Records
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a text: what is only read, and what is predicted."""
+
+    pairs: tuple[Pair, ...]
+    tokens: int  # of the whole text
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each window."""
+        return [len(pair) for pair in self.pairs]
+
+    @property
+    def scored(self) -> int:
+        """Tokens that are predicted."""
+        return sum(len(pair.target) for pair in self.pairs)
+
+
+class Perplexity(Writer):
+    """exp of the mean negative log-likelihood of a token."""
+
+    def encode(self, records: Records, shown: Shown | None = None) -> Windows:
+        """Windows of at most `max_length` tokens, `stride` tokens apart."""
+        text = self.task.separator.join(texts[0] for texts in records.texts)
+        ids = self.opened(self.tokens.tokenizer(text, verbose=False)["input_ids"])
+        if len(ids) < 2:
+            raise RequestError(f"task {self.task.name!r}: a text of {len(ids)} tokens is too short")
+        size, stride = self.max_length, self.stride or self.max_length
+        if stride > size:
+            raise RequestError(f"--stride: {stride} is longer than the window of {size} tokens")
+        pairs: list[Pair] = []
+        for start in range(0, len(ids) - 1, stride):
+            window = ids[start : start + size]
+            new = 1 if start == 0 or stride == size else size - stride
+            if len(window) > new and (len(window) == size or not pairs):
+                pairs.append(Pair(window[:new], window[new:]))
+        return Windows(tuple(pairs), len(ids))
+
+    def weight(self, encoded: Windows, indices: Sequence[int]) -> int:
+        """The tokens to be predicted."""
+        return sum(len(encoded.pairs[i].target) for i in indices)
+
+    def loss(
+        self, model: nn.Module, encoded: Windows, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Mean over the tokens to be predicted."""
+        pairs = [encoded.pairs[i] for i in indices]
+        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
+
+    def measure(self, model: nn.Module, encoded: Windows, measuring: Measuring) -> Evaluation:
+        """Perplexity of the text."""
+        model.eval()
+        total, done = 0.0, 0
+        with torch.inference_mode():
+            # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
+            rows = max(1, measuring.batch_size * 32 // self.max_length)
+            for indices in by_length(encoded.lengths, rows):
+                pairs = [encoded.pairs[i] for i in indices]
+                device = measuring.accelerator.device
+                total += float(self.surprise(model, pairs, device).double().sum())
+                done += len(indices)
+                measuring.tell("evaluate", done, len(encoded))
+        loss = total / encoded.scored
+        if not loss < math.log(1e300):
+            raise NotFiniteError("the perplexity", measuring.step)
+        stride = self.stride or self.max_length
+        protocol = (
+            f"{len(encoded)} windows of {self.max_length} tokens, stride {stride}, "
+            f"{encoded.scored} of {encoded.tokens} tokens predicted, rows joined by "
+            f"{self.task.separator!r}"
+        )
+        scores = {"perplexity": math.exp(loss), "tokens": float(encoded.scored)}
+        return Evaluation(loss, scores, [], protocol)
+
+
+SCORER = Perplexity

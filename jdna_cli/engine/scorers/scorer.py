@@ -1,0 +1,141 @@
+"""What every scorer can do."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.tokens import Tokens
+from jdna_cli.specs import ModelSource
+from jdna_cli.tasks import Task
+from jdna_cli.tasks.conditions import Conditions
+from jdna_cli.tasks.records import Example, Records
+
+# Called with what is being done, how much is done, of how much, and a note.
+Progress = Callable[[str, int, int, str], None]
+Shown = Mapping[str, Sequence[Example]]  # by direction of translation, else ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, scores by name, a row for each example, and how it was measured."""
+
+    loss: float
+    scores: dict[str, float]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    protocol: str = ""
+
+
+class Encoded(Protocol):
+    """Examples as tokens."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each example."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a measurement goes about: examples at a time, device and precision, whom to tell."""
+
+    batch_size: int
+    accelerator: Accelerator
+    progress: Progress | None = None
+    step: int = 0
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Say how far it is."""
+        if self.progress:
+            self.progress(what, done, total, "")
+
+    def moved(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs on the device."""
+        device = self.accelerator.device
+        return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+
+
+class Scorer(abc.ABC):
+    """Trains on and measures one task, under some conditions, with one tokenizer."""
+
+    # Which output of the model is which class, where classes have names.
+    numbering: list[int] | None = None
+
+    def __init__(
+        self,
+        task: Task,
+        conditions: Conditions,
+        tokens: Tokens,
+        *,
+        causal: bool,
+        max_length: int,
+        stride: int | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            task: what is asked.
+            conditions: under which it is asked.
+            tokens: the model's tokenizer.
+            causal: whether the model is a decoder.
+            max_length: tokens of an example at most.
+            stride: tokens from one window of running text to the next; default: no overlap.
+        """
+        self.task, self.conditions, self.tokens = task, conditions, tokens
+        self.causal, self.max_length, self.stride = causal, max_length, stride
+
+    @classmethod
+    def check(cls, task: Task, config: Any) -> None:
+        """Refuse what only this scorer knows to be wrong, before anything is loaded."""
+        return
+
+    @abc.abstractmethod
+    def load(
+        self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
+    ) -> nn.Module:
+        """The model with what the task needs on top.
+
+        Args:
+            source: where the weights are.
+            new_head: whether what is missing on top is made afresh, or refused.
+            seed: of what is made.
+            placing: in what type, and where; float32 on the CPU by default.
+
+        Raises:
+            RequestError: weights are missing that should be there.
+        """
+
+    @abc.abstractmethod
+    def encode(self, records: Records, shown: Shown | None = None) -> Any:
+        """The examples as tokens.
+
+        Args:
+            records: the examples.
+            shown: those to show before each.
+        """
+
+    def weight(self, encoded: Any, indices: Sequence[int]) -> int:
+        """Over how many things the loss of these examples is a mean."""
+        return len(indices)
+
+    @abc.abstractmethod
+    def loss(
+        self, model: nn.Module, encoded: Any, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Mean training loss over these examples; a scalar with its graph."""
+
+    @abc.abstractmethod
+    def measure(self, model: nn.Module, encoded: Any, measuring: Measuring) -> Evaluation:
+        """Loss and scores of all examples, in evaluation mode.
+
+        Raises:
+            NotFiniteError: an output is not finite.
+        """

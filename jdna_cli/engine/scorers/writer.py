@@ -1,0 +1,262 @@
+"""Models that write: prompts and what may follow them as tokens, and its likelihood.
+
+A decoder reads the prompt and what follows it as one text; an encoder-decoder encodes the prompt
+and decodes what follows. Tokens of a pair are those that the LM evaluation harness takes: spaces at
+the end of the prompt go to what follows, a decoder's pair is tokenised as one text and cut where
+the prompt's own tokens end.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jdna_cli.engine import languages, models
+from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.scorers.scorer import Measuring, Scorer, Shown
+from jdna_cli.errors import RequestError
+from jdna_cli.specs import ModelSource
+from jdna_cli.tasks import prompts
+from jdna_cli.tasks.records import Records
+
+NOTHING = -100  # no token to be predicted here
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tokens of a prompt, and of what follows it."""
+
+    prompt: list[int]
+    target: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Each example's pairs (one per option), and which of them is right."""
+
+    pairs: tuple[tuple[Pair, ...], ...]
+    items: tuple[prompts.Item, ...]
+    records: Records
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example with its right target."""
+        return [len(self.right(i)) for i in range(len(self))]
+
+    def right(self, i: int) -> Pair:
+        """The pair with the right target."""
+        return self.pairs[i][self.items[i].right]
+
+
+class Writer(Scorer):
+    """A model that writes, and the likelihood of what it might write."""
+
+    def load(
+        self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
+    ) -> nn.Module:
+        """A model that writes, whole; nothing is made afresh."""
+        return models.load_writer(source, not self.causal, placing)
+
+    def opened(self, ids: list[int]) -> list[int]:
+        """Tokens without the one that a tokenizer may put at the end of a text."""
+        closing = {self.tokens.tokenizer.eos_token_id, self.tokens.tokenizer.sep_token_id} - {None}
+        return ids[:-1] if len(ids) > 1 and ids[-1] in closing else ids
+
+    def surprise(self, model: nn.Module, pairs: Sequence[Pair], device: torch.device) -> Tensor:
+        """Negative log-likelihood of each target after its prompt, summed: (B,) float32.
+
+        Args:
+            model: what computes it.
+            pairs: B prompts and targets.
+            device: where the model reads its inputs.
+        """
+        logits, targets = (self._decoded if self.causal else self._translated)(model, pairs, device)
+        losses = nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), targets, ignore_index=NOTHING, reduction="none"
+        )
+        return losses.sum(1)
+
+    def _decoded(
+        self, model: nn.Module, pairs: Sequence[Pair], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Logits at the ends of left-padded texts, (B, T, V), and the tokens due there, (B, T)."""
+        rows = [pair.prompt + pair.target[:-1] for pair in pairs]
+        kept = max(len(pair.target) for pair in pairs)
+        inputs = left_padded(rows, self.tokens.pad, device)
+        targets = torch.full((len(pairs), kept), NOTHING, device=device)
+        for row, pair in enumerate(pairs):
+            targets[row, kept - len(pair.target) :] = torch.tensor(pair.target, device=device)
+        logits = model(**accepted(model, {**inputs, "logits_to_keep": kept})).logits
+        return logits[:, -kept:], targets
+
+    def _translated(
+        self, model: nn.Module, pairs: Sequence[Pair], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of a decoder, (B, T, V), and the tokens due, (B, T)."""
+        read = right_padded([pair.prompt for pair in pairs], self.tokens.pad, device)
+        targets = nn.utils.rnn.pad_sequence(
+            [torch.tensor(pair.target) for pair in pairs], True, NOTHING
+        ).to(device)
+        inner: Any = model
+        started = inner.prepare_decoder_input_ids_from_labels(labels=targets.clone())
+        return model(**read, decoder_input_ids=started).logits, targets
+
+
+class Asking(Writer):
+    """Prompts, and targets that may follow them."""
+
+    ends = False  # whether a target is learnt with the token that ends a text
+
+    def encode(self, records: Records, shown: Shown | None = None) -> Asked:
+        """Prompts with their shots, and targets."""
+        items = tuple(
+            prompts.item(self.task, e, (shown or {}).get(e.pair, ()), not self.causal)
+            for e in records.examples
+        )
+        flat = [(self._opening(item, i), item.targets[i], example.pair)
+                for item, example in zip(items, records.examples, strict=True)
+                for i in range(len(item.targets))]  # fmt: skip
+        pairs = iter(self._pairs(flat))
+        return Asked(
+            tuple(tuple(next(pairs) for _ in item.targets) for item in items), items, records
+        )
+
+    def _opening(self, item: prompts.Item, index: int) -> str:
+        """The prompt as text: shots before it, or a conversation as the tokenizer writes one."""
+        prompt = item.prompt(index)
+        if not self.conditions.chat:
+            return item.shown + prompt
+        turns = [
+            {"role": role, "content": text}
+            for shot in item.shots
+            for role, text in zip(("user", "assistant"), shot, strict=True)
+        ]
+        tokenizer = self.tokens.tokenizer
+        if not tokenizer.chat_template:
+            raise RequestError("--chat: the model's tokenizer has no chat template")
+        found: str = tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return found
+
+    def _pairs(self, texts: Sequence[tuple[str, str, str]]) -> list[Pair]:
+        """Tokens of (prompt, target, direction)."""
+        if self.causal:
+            return self._causal([(prompt, target) for prompt, target, _ in texts])
+        found: list[Pair | None] = [None] * len(texts)
+        for pair in dict.fromkeys(pair for _, _, pair in texts):
+            own = [i for i, text in enumerate(texts) if text[2] == pair]
+            read, written = self._apart([texts[i][:2] for i in own], pair)
+            for i, prompt, target in zip(own, read, written, strict=True):
+                found[i] = Pair(prompt, target)
+        return [pair for pair in found if pair is not None]
+
+    def _causal(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
+        openings, wholes = [], []
+        for prompt, target in texts:
+            bare = prompt.rstrip(" ")
+            joint = target if self.conditions.chat else prompts.spaced(prompt, target)
+            openings.append(bare)
+            wholes.append(bare + prompt[len(bare) :] + joint)
+        # A conversation has its special tokens already.
+        rest = {"add_special_tokens": False} if self.conditions.chat else {}
+        before = [self.opened(ids) for ids in self.tokens(openings, **rest)["input_ids"]]
+        whole = [self.opened(ids) for ids in self.tokens(wholes, **rest)["input_ids"]]
+        return [
+            self._cut(ids[: len(b)], ids[len(b) :]) for b, ids in zip(before, whole, strict=True)
+        ]
+
+    def _cut(self, prompt: list[int], target: list[int]) -> Pair:
+        """A pair within the length: a prompt loses its beginning; it has one token at least."""
+        tokenizer = self.tokens.tokenizer
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.tokens.end
+        target = [
+            *target,
+            *([self.tokens.end] if self.ends and self.tokens.end is not None else []),
+        ]
+        target = target[: self.max_length - 1]
+        prompt = prompt or [start if start is not None else self.tokens.pad]
+        room = self.max_length - len(target)
+        return Pair(prompt[-room:], target)
+
+    def _apart(
+        self, texts: Sequence[tuple[str, str]], pair: str
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """What an encoder reads, and what its decoder writes."""
+        tokenizer = self.tokens.tokenizer
+        with languages.set_for(tokenizer, pair):
+            read = self.tokens([prompt for prompt, _ in texts])["input_ids"]
+            names = tokenizer(
+                text_target=[target for _, target in texts], add_special_tokens=self.ends
+            )["input_ids"]
+        start = tokenizer.cls_token_id
+        if start is not None and not languages.has_codes(tokenizer):
+            # Where decoding starts with this token, it is not written again.
+            names = [ids[1:] if ids[:1] == [start] else ids for ids in names]
+        return [ids[-self.max_length :] for ids in read], [ids[: self.max_length] for ids in names]
+
+    def weight(self, encoded: Asked, indices: Sequence[int]) -> int:
+        """The tokens to be predicted."""
+        return sum(len(encoded.right(i).target) for i in indices)
+
+    def loss(
+        self, model: nn.Module, encoded: Asked, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Mean over the tokens to be predicted."""
+        pairs = [encoded.right(i) for i in indices]
+        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
+
+    def mean_surprise(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> float:
+        """Mean over all tokens of the right targets, summed in float64."""
+        total, device = 0.0, measuring.accelerator.device
+        model.eval()
+        with torch.inference_mode():
+            for indices in batched(encoded.lengths, measuring.batch_size):
+                pairs = [encoded.right(i) for i in indices]
+                total += float(self.surprise(model, pairs, device).double().sum())
+        return total / self.weight(encoded, range(len(encoded)))
+
+
+def batched(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """All indices, longest first, in batches."""
+    from jdna_cli.engine.batches import by_length
+
+    return by_length(lengths, batch_size)
+
+
+def left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """Inputs (B, L) of rows of different lengths, so that all end together."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    found = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    return {name: value.to(device) for name, value in found.items()}
+
+
+def right_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """Inputs (B, L) of rows of different lengths, so that all begin together."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def accepted(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Those inputs that an architecture knows: some have no positions, or keep all logits."""
+    optional = {"position_ids", "logits_to_keep"}
+    known = inspect.signature(type(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name not in optional or name in known}

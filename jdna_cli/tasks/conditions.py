@@ -1,0 +1,242 @@
+"""The conditions under which a task is put: the knobs that make it easier or harder.
+
+Every draw is seeded, and a harder condition holds what an easier one holds: K options are a subset
+of K + 1, and k shots are the first of k + 1.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from jdna_cli.errors import RequestError
+from jdna_cli.tasks import Task, metrics, records
+from jdna_cli.tasks.records import Example, Records
+from jdna_cli.tasks.sampling import nested_order
+
+Book = Literal["open", "closed"]
+TRIES = 200  # noise passages drawn for one context, at most
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Knobs of difficulty within a task; what a task has not is None."""
+
+    options: int | None = None
+    shots: int = 0
+    book: Book | None = None
+    context_words: int | None = None
+    pairs: tuple[str, ...] = ()
+    chat: bool = False
+    seed: int = 0
+
+
+# ------------------------------------------------------------------------------------ checking
+
+
+def check(task: Task, found: Conditions, split: str, data_dir: Path | None) -> None:
+    """Refuse conditions that the task cannot be put under, before anything is read.
+
+    Raises:
+        RequestError: names the flag, and what would be right.
+    """
+    kind = task.kind
+    if found.options is not None and kind != "multiple-choice":
+        raise RequestError(f"--options: task {task.name!r} is no multiple choice, but {kind}")
+    if (found.book or found.context_words) and kind != "question-answering":
+        flag = "--book" if found.book else "--context-words"
+        raise RequestError(f"{flag}: task {task.name!r} is no question answering, but {kind}")
+    if found.book == "open" and not task.context:
+        raise RequestError(f"--book: task {task.name!r} has no contexts, leave it closed")
+    if found.context_words and found.book != "open":
+        raise RequestError("--context-words: a closed book has no context, add --book open")
+    written = kind not in ("classification", "regression", "language-modelling")
+    if (found.shots or found.chat) and not written:
+        flag = "--shots" if found.shots else "--chat"
+        raise RequestError(f"{flag}: task {task.name!r} is {kind}, which is not prompted")
+    if found.shots and not records.has(task, "train", data_dir):
+        raise RequestError(f"--shots: task {task.name!r} has no training split to take them from")
+    if found.shots and split == "train":
+        raise RequestError("--shots: they come from the training split, measure on another")
+
+
+def pairs_of(task: Task, asked: str | None) -> tuple[str, ...]:
+    """The directions that were asked for: by name, by a group, or the first so many.
+
+    Args:
+        task: a translation.
+        asked: "en-de", "en-de,en-fr", "majority", "minority", a number, or None for the first.
+
+    Raises:
+        RequestError: the task has no such direction.
+    """
+    if task.kind != "translation":
+        if asked is not None:
+            raise RequestError(f"--pairs: task {task.name!r} is no translation, but {task.kind}")
+        return ()
+    if asked is None:
+        return task.pairs[:1]
+    if asked.isascii() and asked.isdigit():
+        if not 1 <= int(asked) <= len(task.pairs):
+            raise RequestError(f"--pairs: task {task.name!r} has {len(task.pairs)} directions")
+        return task.pairs[: int(asked)]
+    if asked in ("majority", "minority"):
+        group: tuple[str, ...] = getattr(task, asked)
+        found = tuple(p for p in task.pairs if set(p.split("-")) & set(group))
+        if not found:
+            raise RequestError(f"--pairs: task {task.name!r} names no {asked} languages")
+        return found
+    wanted = tuple(part.strip() for part in asked.split(","))
+    for pair in wanted:
+        if pair not in task.pairs:
+            raise RequestError(
+                f"--pairs: task {task.name!r} has no direction {pair!r}: it has "
+                f"{', '.join(task.pairs)}"
+            )
+    return tuple(dict.fromkeys(wanted))
+
+
+# ------------------------------------------------------------------------------------ applying
+
+
+def apply(task: Task, found: Records, conditions: Conditions) -> Records:
+    """The examples as they are under these conditions.
+
+    Raises:
+        RequestError: more options are asked for than any example has.
+    """
+    examples: Sequence[Example] = found.examples
+    if task.kind == "translation":
+        places = {pair: index for index, pair in enumerate(conditions.pairs)}
+        examples = [replace(e, label=places[e.pair]) for e in examples if e.pair in places]
+    if conditions.options is not None:
+        most = max(len(example.options) for example in examples)
+        if conditions.options > most:
+            raise RequestError(
+                f"--options: {conditions.options} asked, but the examples of task {task.name!r} "
+                f"have at most {most}"
+            )
+        examples = [fewer_options(e, conditions.options, conditions.seed) for e in examples]
+    if task.kind == "question-answering":
+        if conditions.book != "open":
+            examples = [replace(example, context=None) for example in examples]
+        elif conditions.context_words:
+            pool = [example.context for example in examples if example.context]
+            examples = [
+                replace(e, context=context_of_words(e, conditions.context_words, pool, draw))
+                for e in examples
+                for draw in [random.Random(f"{conditions.seed} {e.id}")]
+            ]
+    return Records(tuple(examples))
+
+
+def fewer_options(example: Example, count: int, seed: int) -> Example:
+    """The right option and count − 1 seeded others, in the order they had.
+
+    The order in which others are dropped belongs to the example and the seed, so that fewer
+    options are a subset of more. An example that has no more than `count` stays as it is.
+    """
+    right = int(example.label)
+    others = [i for i in range(len(example.options)) if i != right]
+    random.Random(f"{seed} {example.id}").shuffle(others)
+    kept = sorted([right, *others[: count - 1]])
+    options = tuple(example.options[i] for i in kept)
+    return replace(example, options=options, label=float(kept.index(right)))
+
+
+def context_of_words(example: Example, count: int, pool: Sequence[str], draw: random.Random) -> str:
+    """A context of exactly `count` words (as split at white space) for a question.
+
+    A longer context loses the sentences farthest from its answer's; the answer's own is kept, and
+    cut around the answer only where it alone is longer than `count`. A shorter one is followed by
+    whole passages of other questions that hold none of the answers, the last one cut. Where no
+    answer stands in the context, its beginning is kept.
+    """
+    words = (example.context or "").split()
+    if len(words) > count:
+        first, last = _window(example, count)
+        return " ".join(words[first:last])
+    for _ in range(TRIES):
+        if len(words) == count:
+            return " ".join(words)
+        passage = draw.choice(pool)
+        if passage != example.context and not answer_place(passage.split(), example.answers):
+            words += passage.split()[: count - len(words)]
+    raise RequestError(
+        f"--context-words: too little text to fill {count} words for question {example.id!r}"
+    )
+
+
+def _window(example: Example, count: int) -> tuple[int, int]:
+    """First and last word (exclusive) of the part of a context that is kept."""
+    words = (example.context or "").split()
+    place = answer_place(words, example.answers)
+    if place is None:
+        return 0, count
+    begin, end = place
+    bounds = _sentences(words)
+    first = max(b for b in bounds if b <= begin)
+    last = min(b for b in bounds if b >= end)
+    if last - first > count:
+        # Even the answer's sentence is too long: as much on either side of the answer.
+        middle = (begin + end) // 2
+        first = min(max(first, middle - count // 2), last - count)
+        return first, first + count
+    before, after = first, len(words) - last
+    spare = count - (last - first)
+    left = min(before, max(spare // 2, spare - after))
+    return first - left, last + spare - left
+
+
+def _sentences(words: Sequence[str]) -> list[int]:
+    """Indices at which sentences begin, and the end."""
+    ends = [i + 1 for i, word in enumerate(words) if re.search(r"[.!?][\"')\]]*$", word)]
+    return sorted({0, *ends, len(words)})
+
+
+def answer_place(words: Sequence[str], answers: Sequence[str]) -> tuple[int, int] | None:
+    """Where the first answer found stands among words: first and last (exclusive), or None.
+
+    Words are compared as the exact match compares them.
+    """
+    plain = [metrics.normalised(word) for word in words]
+    for answer in answers:
+        wanted = metrics.normalised(answer).split()
+        # Articles and marks vanish in the comparison: they lie between the words that count.
+        kept = [i for i, word in enumerate(plain) if word]
+        for start in range(len(kept) - len(wanted) + 1):
+            span = kept[start : start + len(wanted)]
+            if wanted and [plain[i] for i in span] == wanted:
+                return span[0], span[-1] + 1
+    return None
+
+
+def shots(task: Task, found: Records, conditions: Conditions) -> dict[str, tuple[Example, ...]]:
+    """The examples that are shown before each question, by direction of translation (else "").
+
+    k of them are the first of k + 1.
+
+    Args:
+        task: the task.
+        found: the training split, under the same conditions.
+        conditions: how many, and the seed.
+
+    Raises:
+        RequestError: there are fewer.
+    """
+    order = nested_order([""] * len(found), conditions.seed) if conditions.shots else []
+    chosen: dict[str, list[Example]] = {pair: [] for pair in conditions.pairs or ("",)}
+    for i in order:
+        own = chosen[found.examples[i].pair]
+        if len(own) < conditions.shots:
+            own.append(found.examples[i])
+    if short := [own for own in chosen.values() if len(own) < conditions.shots]:
+        raise RequestError(
+            f"--shots: {conditions.shots} asked, the training split of task {task.name!r} has "
+            f"{len(short[0])}"
+        )
+    return {pair: tuple(own) for pair, own in chosen.items()}
