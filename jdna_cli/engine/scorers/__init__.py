@@ -49,7 +49,9 @@ def form_of(config: Any) -> str:
         return ENCODER_DECODER
     kind = config.model_type
     causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    gaps = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder
+    gaps = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    )
     return DECODER if causal and not gaps else ENCODER
 
 

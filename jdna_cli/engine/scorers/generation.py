@@ -50,7 +50,7 @@ class Generation(Asking):
         prompts_ = [encoded.pairs[i][0].prompt for i in range(len(encoded))]
         if self.causal:
             room = self.max_length - self._most
-            prompts_ = [prompt[-max(1, room) :] for prompt in prompts_]
+            prompts_ = [prompt[-room:] for prompt in prompts_]
         pairs = [example.pair for example in encoded.records.examples]
         ends = self._ends()
         model.eval()
@@ -76,7 +76,8 @@ class Generation(Asking):
 
     @property
     def _most(self) -> int:
-        return min(self.task.answer_tokens, self.max_length - 1)
+        """Tokens of an answer at most; half of the length is the prompt's whatever the task says."""
+        return min(self.task.answer_tokens, self.max_length // 2)
 
     def _config(self, model: Any, pair: str, ends: list[int]) -> transformers.GenerationConfig:
         """Greedy, whatever the model's own settings are; how decoding starts is its own."""

@@ -1,0 +1,87 @@
+"""Every family of models on every kind of task that fits it, through all five commands."""
+
+import json
+
+import pytest
+
+from jdna_cli import tasks
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
+from tests import toys
+
+FITTING = {
+    "encoder": ("classification", "regression", "multiple-choice", "arithmetic"),
+    "decoder": tuple(toys.KINDS),
+    "encoder-decoder": tuple(kind for kind in toys.KINDS if kind != "language-modelling"),
+}
+# What a model that knows nothing would reach: one class of two, one option of five, one equation of
+# two, one colour of six, no common words, all words of the text equally likely.
+GUESSING = {
+    "classification": 0.6,
+    "regression": 0.3,
+    "multiple-choice": 0.4,
+    "arithmetic": 0.6,
+    "question-answering": 0.4,
+    "translation": 0.1,
+    "language-modelling": 100.0,
+}
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """`families(name)`: folder of a small random model of a family."""
+    folder = tmp_path_factory.mktemp("families")
+
+    def found(family):
+        place = folder / family
+        return place if place.is_dir() else toys.build(family, place)
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory):
+    return toys.write(tmp_path_factory.mktemp("toys") / "data", train=144)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [(family, kind) for family in toys.FAMILIES for kind in FITTING[toys.form(family)]],
+)
+def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kind):
+    task = tasks.get(toys.KINDS[kind])
+    where = ("--task", task.name, "--data-dir", toy_data)
+    epochs = 10 if kind == "translation" else 6
+    recipe = ("--lr", 5e-3, "--batch-size", 8, "--epochs", epochs, "--max-length", 64)
+    args = (families(family), *where, *recipe, "--checkpoint-every", 0, "--json")
+    dense = jdna("finetune", *args).json
+    score = dense["metrics"][task.metric]
+    lower = task.metric in LOWER_IS_BETTER
+    assert (score < GUESSING[kind]) if lower else (score > GUESSING[kind])
+
+    pruned = jdna("finetune", *args, "--sparsity", 0.5).json
+    assert pruned["run"]["id"] == 3
+    zeros = jdna("runs", "show", 2, "--json").json["layers"]
+    total = sum(_size(layer["shape"]) for layer in zeros)
+    gone = sum(round(layer["sparsity"] * _size(layer["shape"])) for layer in zeros)
+    assert gone == round(0.5 * total)
+    assert pruned["run"]["sparsity_reached"] == pytest.approx(0.5, abs=0.5 / total)
+
+    again = jdna("eval", "run:1", *where, "--json").json
+    for name in ("loss", task.metric):
+        assert again["metrics"][name] == pytest.approx(dense["metrics"][name], rel=1e-5)
+
+    line = jdna("interpolate", "run:1", "run:3", *where, "--points", 3, "--json").json
+    for end, run in ((0, dense), (-1, pruned)):
+        assert line["points"][end]["loss"] == pytest.approx(run["metrics"]["loss"], rel=1e-5)
+        assert line["points"][end]["score"] == pytest.approx(run["metrics"][task.metric], rel=1e-5)
+
+    (cell,) = [
+        row for row in json.loads(jdna("report", "--format", "json").out) if row["sparsity"] == 0.5
+    ]
+    assert cell["task"] == task.name
+    worse = pruned["metrics"][task.metric]
+    assert cell["mean_relative"] == pytest.approx(score / worse if lower else worse / score)
+
+
+def _size(shape):
+    return shape[0] * shape[1]
