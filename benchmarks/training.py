@@ -14,13 +14,15 @@ from torch import nn
 
 from benchmarks.measuring import seconds, table
 from jdna_cli import tasks
-from jdna_cli.engine import devices, pipelines
+from jdna_cli.engine import devices, preparation
+from jdna_cli.engine.place import Surroundings
 from jdna_cli.engine.scorers.head import Head, Labelled
-from jdna_cli.engine.training import Surroundings, Training
+from jdna_cli.engine.training import Training
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
 from jdna_cli.specs import FinetuneSpec, ModelSource
-from jdna_cli.tasks.records import Example, Records
+from jdna_cli.tasks.records import Records
+from jdna_cli.tasks.rows import Example
 
 EXAMPLES, BATCH = 320, 32
 
@@ -44,7 +46,7 @@ def examples(count: int) -> Records:
 
 def scorer() -> Head:
     """What trains and measures MiniLM on pairs of sentences."""
-    found = pipelines.scorer_for(FinetuneSpec(model="m", task="rte"), tasks.get("rte"), source())
+    found = preparation.scorer_for(FinetuneSpec(model="m", task="rte"), tasks.get("rte"), source())
     assert isinstance(found, Head)
     return found
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from jdna_cli.cli.app import app
 from jdna_cli.tasks.families import generated
+from tests import toys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -151,6 +152,18 @@ def tiny(tmp_path_factory, tokenizer):
         return made[family]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """`families(name)`: folder of a small random model of a family."""
+    folder = tmp_path_factory.mktemp("families")
+
+    def found(family):
+        place = folder / family
+        return place if place.is_dir() else toys.build(family, place)
+
+    return found
 
 
 @pytest.fixture

@@ -27,18 +27,6 @@ GUESSING = {
 
 
 @pytest.fixture(scope="session")
-def families(tmp_path_factory):
-    """`families(name)`: folder of a small random model of a family."""
-    folder = tmp_path_factory.mktemp("families")
-
-    def found(family):
-        place = folder / family
-        return place if place.is_dir() else toys.build(family, place)
-
-    return found
-
-
-@pytest.fixture(scope="session")
 def toy_data(tmp_path_factory):
     return toys.write(tmp_path_factory.mktemp("toys") / "data", train=144)
 

@@ -14,8 +14,9 @@ import transformers
 from safetensors.torch import load_file
 
 from jdna_cli import tasks
-from jdna_cli.engine import batches, checkpoints, devices, pipelines
-from jdna_cli.engine.training import Surroundings, Training, learning_rate
+from jdna_cli.engine import batches, checkpoints, devices, preparation
+from jdna_cli.engine.place import Surroundings
+from jdna_cli.engine.training import Training, learning_rate
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint
@@ -96,7 +97,7 @@ def spec_for(folder, **changes):
 
 def training_for(folder, spec, count=90):
     source = ModelSource("m", folder, "m")
-    scorer = pipelines.scorer_for(spec, LIVING, source)
+    scorer = preparation.scorer_for(spec, LIVING, source)
     encoded = scorer.encode(records.load(LIVING, "train", None).chosen(range(count)))
     accelerator = devices.accelerator("no")
     torch.manual_seed(spec.seed)

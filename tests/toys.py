@@ -2,6 +2,7 @@
 
 import json
 import random
+import string
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 ANIMALS = "dog cat cow pig hen fox".split()
 COLOURS = "red blue green white black brown".split()
-GERMAN = dict(zip(ANIMALS + COLOURS, "hund katze kuh schwein henne fuchs rot blau grün weiß schwarz "
-                  "braun".split(), strict=True))  # fmt: skip
-FRENCH = dict(zip(ANIMALS + COLOURS, "chien chat vache cochon poule renard rouge bleu vert blanc "
-                  "noir brun".split(), strict=True))  # fmt: skip
-OTHERS = """the a is what colour of which has and more gets loses how many does now have Tom Question
+_GERMAN = "hund katze kuh schwein henne fuchs rot blau grün weiß schwarz braun"
+_FRENCH = "chien chat vache cochon poule renard rouge bleu vert blanc noir brun"
+GERMAN = dict(zip(ANIMALS + COLOURS, _GERMAN.split(), strict=True))
+FRENCH = dict(zip(ANIMALS + COLOURS, _FRENCH.split(), strict=True))
+OTHERS = """the a is what colour of which has and more gets loses how many does now have Tom
+Question
 Equation Answer question answer English German French translate to : ? . , ( ) + - * / number0
 number1 A B C D E _ sees saw than older younger""".split()
 
@@ -44,11 +46,11 @@ def tokenizer_for(family: str) -> Any:
     if family == "mbart":
         pieces = [(f"▁{word}", -2.0) for word in words()]
         special = [(name, 0.0) for name in ("<s>", "<pad>", "</s>", "<unk>")]
+        letters = [("▁", -4.0), *((letter, -6.0) for letter in string.ascii_lowercase)]
+        codes = [(code, 0.0) for code in ("en_XX", "de_DE", "fr_XX", "<mask>")]
         return transformers.MBart50Tokenizer(
-            vocab=[*special, *pieces, ("▁", -4.0), *((c, -6.0) for c in "abcdefghijklmnopqrstuvwxyz"),
-                   *((code, 0.0) for code in ("en_XX", "de_DE", "fr_XX")), ("<mask>", 0.0)],
-            src_lang="en_XX", tgt_lang="de_DE",
-        )  # fmt: skip
+            vocab=[*special, *pieces, *letters, *codes], src_lang="en_XX", tgt_lang="de_DE"
+        )
     if family == "qwen":
         return byte_level()
     special = ["<pad>", "<unk>", "<s>", "</s>", "\n"]
@@ -96,8 +98,14 @@ def byte_level() -> Any:
 def config_for(family: str, vocabulary: int) -> Any:
     t = transformers
     base = {"vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    small = {"initializer_range": 0.1, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {
+        "initializer_range": 0.1,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     wide = {**small, "intermediate_size": 64, "max_position_embeddings": 128}
+    grouped = {**wide, "num_key_value_heads": 1}
     both = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
             "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
             "max_position_embeddings": 128, "init_std": 0.2, "dropout": 0.0}  # fmt: skip
@@ -105,15 +113,16 @@ def config_for(family: str, vocabulary: int) -> Any:
         "bert": lambda: t.BertConfig(**base, **wide),
         "roberta": lambda: t.RobertaConfig(**base, **{**wide, "max_position_embeddings": 130}),
         "deberta": lambda: t.DebertaV2Config(
-            **base, **wide, relative_attention=True, position_buckets=16, pos_att_type=["p2c", "c2p"]
+            **base, **wide, relative_attention=True, position_buckets=16,
+            pos_att_type=["p2c", "c2p"],
         ),
         "gpt2": lambda: t.GPT2Config(
             **base, n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.1,
             resid_pdrop=0.0, embd_pdrop=0.0,
         ),
-        "llama": lambda: t.LlamaConfig(**base, **wide, num_key_value_heads=1),
-        "mistral": lambda: t.MistralConfig(**base, **wide, num_key_value_heads=1, sliding_window=64),
-        "qwen": lambda: t.Qwen2Config(**base, **wide, num_key_value_heads=1),
+        "llama": lambda: t.LlamaConfig(**base, **grouped),
+        "mistral": lambda: t.MistralConfig(**base, **grouped, sliding_window=64),
+        "qwen": lambda: t.Qwen2Config(**base, **grouped),
         "t5": lambda: t.T5Config(
             **{**base, "bos_token_id": None}, d_model=32, d_ff=64, num_layers=2, num_heads=2,
             d_kv=16, feed_forward_proj="gated-gelu", decoder_start_token_id=0,

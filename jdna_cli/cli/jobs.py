@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli import specs
+from jdna_cli.cli import knobs
 from jdna_cli.cli.running import Desk, Done, answer, perform
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Planned
@@ -22,7 +23,7 @@ from jdna_cli.specs import (
 )
 from jdna_cli.store.ledger import Opening
 from jdna_cli.store.tables import Run
-from jdna_cli.tasks import Task, check_split, conditions, get, records
+from jdna_cli.tasks import Task, check_split, get, records
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,6 @@ _INHERITED = (
     "seed",
 )
 
-# Tokens per example where nobody says: in fine-tuning, and in measuring. A model that writes reads
-# whole prompts; one that has fewer positions reads as many as it has.
-_LENGTHS = {
-    "classification": (128, 128),
-    "regression": (128, 128),
-    "multiple-choice": (128, 2048),
-    "arithmetic": (128, 2048),
-    "question-answering": (512, 2048),
-    "translation": (128, 2048),
-    "language-modelling": (512, 2048),
-}
-_PROMPTED = ("multiple-choice", "arithmetic", "question-answering", "translation")
 # What an evaluation takes over from the fine-tuning of its model.
 _TAKEN_OVER = ("max_length", "mixed_precision", *specs.KNOB_FIELDS)
 
@@ -115,9 +104,9 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
     fingerprint = spec.fingerprint({"model": located.source.identity})
     if found := answer(desk, fingerprint, out):
         return found
-    from jdna_cli.engine import pipelines
+    from jdna_cli.engine import pruning
 
-    pipelines.check_prune(spec, located.source)
+    pruning.check_prune(spec, located.source)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"--out: {out} is not empty, name a new folder")
     opening = Opening(
@@ -131,15 +120,15 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
         },
         located.number,
     )
-    return perform(desk, opening, lambda place: pipelines.prune(spec, located.source, place), out)
+    return perform(desk, opening, lambda place: pruning.prune(spec, located.source, place), out)
 
 
 def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
     """What a pruning would touch, from names and shapes alone; nothing is recorded."""
-    from jdna_cli.engine import pipelines
+    from jdna_cli.engine import pruning
 
     spec = specs.build(PruneSpec, values)
-    return pipelines.plan_prune(spec, locate(desk, spec.model).source)
+    return pruning.plan_prune(spec, locate(desk, spec.model).source)
 
 
 def _pruning_columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:
@@ -163,7 +152,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     if regime is not None and regime not in REGIMES:
         raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
     task = get(asked["task"])
-    asked |= _put(asked, task, _LENGTHS[task.kind][0])
+    asked |= knobs.put(asked, task, training=True)
     located = locate(desk, asked["model"])
     if located.run is None and (located.source.folder / "mask.safetensors").is_file():
         raise RequestError(
@@ -187,15 +176,15 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     )
     _check_regime(spec, pruned)
     base = located if pruning is None else _base_of(desk, pruning)
-    _check_conditions(desk, spec, task, task.evaluation_splits[0])
+    knobs.check(desk.data_dir, spec, task, task.evaluation_splits[0])
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
     if found := answer(desk, fingerprint):
         return found
-    from jdna_cli.engine import pipelines
+    from jdna_cli.engine import pipelines, preparation
 
-    pipelines.check_finetune(spec, task, located.source, desk.data_dir)
+    preparation.check_finetune(spec, task, located.source, desk.data_dir)
     start, parent = located.source, located.number
     if prunes:
         if pruning is None:
@@ -211,7 +200,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "model_identity": base.columns["model_identity"],
         "data_identity": data,
         **_task_columns(task),
-        **_knob_columns(spec, task),
+        **knobs.columns(spec, task),
         "recipe": _finetune_recipe(spec, base, data),
         "regime": spec.regime,
         "data_fraction": spec.data_fraction,
@@ -279,39 +268,6 @@ def _task_columns(task: Task) -> dict[str, Any]:
     return {"task": task.name, "metric": task.metric, "human": human}
 
 
-def _put(values: Mapping[str, Any], task: Task, length: int) -> dict[str, Any]:
-    """The task by its name, and what it is put under where that was not said."""
-    found: dict[str, Any] = {"task": task.name}
-    found["pairs"] = ",".join(conditions.pairs_of(task, values.get("pairs"))) or None
-    if task.kind == "question-answering" and values.get("book") is None:
-        found["book"] = "open" if task.context else "closed"
-    if values.get("max_length") is None:
-        found["max_length"] = length
-    return found
-
-
-def _check_conditions(
-    desk: Desk, spec: FinetuneSpec | EvalSpec | InterpolateSpec, task: Task, split: str
-) -> None:
-    put = conditions.Conditions(
-        spec.options,
-        getattr(spec, "shots", 0),
-        spec.book,
-        spec.context_words,
-        chat=getattr(spec, "chat", False),
-    )
-    conditions.check(task, put, split, desk.data_dir)
-
-
-def _knob_columns(spec: FinetuneSpec | EvalSpec | InterpolateSpec, task: Task) -> dict[str, Any]:
-    prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
-    return {
-        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS if name != "shots"},
-        "shots": getattr(spec, "shots", 0) if prompted else None,
-        "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
-    }
-
-
 # ---------------------------------------------------------------------------- eval and interpolate
 
 
@@ -320,15 +276,15 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     task = get(values["task"])
     located = locate(desk, values["model"])
     spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
-    _check_conditions(desk, spec, task, spec.split)
+    knobs.check(desk.data_dir, spec, task, spec.split)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
     if found := answer(desk, fingerprint):
         return found
-    from jdna_cli.engine import pipelines
+    from jdna_cli.engine import pipelines, preparation
 
-    pipelines.check_measuring(spec, task, desk.data_dir, spec.split, located.source)
+    preparation.check_measuring(spec, task, desk.data_dir, spec.split, located.source)
     trained = located.run is not None and located.run.kind == "finetune"
     opening = Opening(
         spec,
@@ -336,7 +292,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         {
             **located.columns,
             **_task_columns(task),
-            **_knob_columns(spec, task),
+            **knobs.columns(spec, task),
             # A model that was not fine-tuned has no seed of its own: its draws have one.
             "seed": located.columns["seed"] if trained else spec.seed,
             "data_identity": data,
@@ -391,16 +347,16 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             raise RequestError(
                 f"{end.source.name} was fine-tuned on {end.run.task!r}, not on {task.name!r}"
             )
-    _check_conditions(desk, spec, task, spec.split)
+    knobs.check(desk.data_dir, spec, task, spec.split)
     data = records.identity(task, [spec.split], desk.data_dir)
     identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
     fingerprint = spec.fingerprint(identities)
     if found := answer(desk, fingerprint):
         return found
-    from jdna_cli.engine import pipelines
+    from jdna_cli.engine import pipelines, preparation
 
     ends = (first.source, second.source)
-    pipelines.check_measuring(spec, task, desk.data_dir, spec.split, *ends)
+    preparation.check_measuring(spec, task, desk.data_dir, spec.split, *ends)
     opening = Opening(
         spec,
         fingerprint,
@@ -409,7 +365,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
             **_task_columns(task),
-            **_knob_columns(spec, task),
+            **knobs.columns(spec, task),
         },
         first.number,
         second.number,
@@ -436,7 +392,7 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
         drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
         if drawn and trained:
             values["seed"] = trained["seed"]
-    return values | _put(values, task, _LENGTHS[task.kind][1])
+    return values | knobs.put(values, task, training=False)
 
 
 def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:

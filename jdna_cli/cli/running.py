@@ -21,7 +21,7 @@ from jdna_cli.store.ledger import Ledger, Opening
 from jdna_cli.store.tables import Run
 
 if TYPE_CHECKING:
-    from jdna_cli.engine.pipelines import Place
+    from jdna_cli.engine.place import Place
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def perform(
     """Run `action` and record what becomes of it."""
     ledger = desk.ledger
     from jdna_cli.engine import devices
-    from jdna_cli.engine.pipelines import Place
-    from jdna_cli.engine.training import Surroundings
+    from jdna_cli.engine.place import Place, Surroundings
 
     cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
     if desk.resume and cut_off is None:

@@ -5,16 +5,22 @@ Its own cache of answers is never used: its key does not hold the model's weight
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jdna_cli import registry
-from jdna_cli.engine import devices, models, scorers
+from jdna_cli.engine import devices, loading, models, scorers
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.files import whole
-from jdna_cli.engine.pipelines import Place, write_records
+from jdna_cli.engine.place import Place, write_records
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.results import Measurement, Outcome
 from jdna_cli.specs import HarnessSpec, ModelSource
@@ -49,7 +55,12 @@ def find(spec: HarnessSpec) -> Found:
     for file in files:
         if not file.is_file():
             raise RequestError(f"--harness: {file}: no such file")
-    manager = TaskManager(include_path=[str(file.parent) for file in files] or None)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # Its own thousands of tasks are read only where one of them was asked for.
+    manager = TaskManager(
+        include_path=[str(file.parent) for file in files] or None,
+        include_defaults=len(files) < len(spec.harness),
+    )
     names, parts = [], [f"lm-eval:{lm_eval.__version__}"]
     for name in spec.harness:
         if Path(name) in files:
@@ -86,11 +97,11 @@ def evaluate(spec: HarnessSpec, found: Found, source: ModelSource, place: Place)
     accelerator = devices.accelerator("no")
     form = scorers.form_of(models.config_of(source.folder))
     placing = Placing(spec.dtype, spec.device_map, place.surroundings.work / "offload")
-    model = models.load_writer(source, form == scorers.ENCODER_DECODER, placing)
+    model = loading.load_writer(source, form == scorers.ENCODER_DECODER, placing)
     if spec.device_map is None:
         model.to(accelerator.device)
     weight = next(model.parameters())
-    try:
+    with _quiet():
         results = lm_eval.simple_evaluate(
             model=HFLM(
                 pretrained=model,
@@ -112,8 +123,6 @@ def evaluate(spec: HarnessSpec, found: Found, source: ModelSource, place: Place)
             task_manager=found.manager,
             log_samples=True,
         )
-    except (OSError, ValueError, ConnectionError) as error:
-        raise JdnaError(f"lm-eval: {str(error).splitlines()[0]}") from error
     measured = []
     for task, numbers in sorted(results["results"].items()):
         for key, value in numbers.items():
@@ -137,10 +146,28 @@ def evaluate(spec: HarnessSpec, found: Found, source: ModelSource, place: Place)
     return outcome
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's chatter back; its bars are shown to a terminal alone.
+
+    Raises:
+        JdnaError: the library failed, most often for want of a data set.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    shown = contextlib.nullcontext() if sys.stderr.isatty() else _redirected()
+    try:
+        with shown:
+            yield
+    except (OSError, ValueError) as error:
+        raise JdnaError(f"lm-eval: {str(error).splitlines()[0]}") from error
+
+
+def _redirected() -> contextlib.AbstractContextManager[object]:
+    return contextlib.redirect_stderr(io.StringIO())
+
+
 def _write_samples(target: Path, samples: dict[str, list[dict[str, Any]]]) -> None:
     """One JSON line per example of each task: the model's answers as the harness keeps them."""
-    import json
-
     for task, rows in samples.items():
         with (target / f"predictions-{task}.jsonl").open("w", encoding="utf-8") as file:
             for row in rows:

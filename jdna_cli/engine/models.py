@@ -13,15 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from jdna_cli.engine.devices import Placing
 from jdna_cli.errors import JdnaError, RequestError
-from jdna_cli.specs import ModelSource
-from jdna_cli.tasks import Task
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -143,163 +139,6 @@ def tokenizer_of(folder: Path) -> Any:
         raise RequestError(
             f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}"
         ) from None
-
-
-def load_for_task(
-    source: ModelSource,
-    task: Task,
-    *,
-    new_head: bool,
-    seed: int = 0,
-    placing: Placing | None = None,
-) -> nn.Module:
-    """Load a model with a head for `task`.
-
-    Args:
-        source: where the weights are.
-        task: says which head, and how many outputs it has.
-        new_head: a head that is missing or of another shape is initialised afresh from `seed`;
-            else it must be there.
-        seed: of the new head.
-        placing: in what type and where; float32 on the CPU by default.
-
-    Raises:
-        RequestError: weights are missing that should be there.
-    """
-    config = config_of(source.folder)
-    rest: dict[str, Any] = {}
-    if task.kind == "multiple-choice":
-        kind = transformers.AutoModelForMultipleChoice
-    else:
-        kind = transformers.AutoModelForSequenceClassification
-        names = dict(enumerate(task.labels)) or {0: task.label}
-        if new_head or config.num_labels == task.outputs:
-            rest = {"num_labels": task.outputs}
-            if new_head:
-                rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-    torch.manual_seed(seed)
-    model, report = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
-    _check_report(source, task, model, report, new_head)
-    if model.config.pad_token_id is None:
-        tokenizer = tokenizer_of(source.folder)
-        model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.problem_type = None
-    return model  # type: ignore[no-any-return]
-
-
-def load(
-    kind: Any, source: ModelSource, use: str, placing: Placing | None = None, **rest: Any
-) -> tuple[Any, Any]:
-    """A model of one of transformers' automatic classes, and what was missing or of other shape.
-
-    Raises:
-        RequestError: the architecture has no such form.
-    """
-    try:
-        return kind.from_pretrained(  # type: ignore[no-any-return]
-            source.folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **(placing or Placing()).arguments(),
-            **rest,
-        )
-    except ValueError as error:
-        raise RequestError(
-            f"model {source.name!r} ({config_of(source.folder).model_type}) has no form for {use}: "
-            f"{str(error).splitlines()[0][:120]}"
-        ) from None
-
-
-def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | None) -> nn.Module:
-    """Load a model that writes text, whole.
-
-    Raises:
-        RequestError: some of its weights are missing: it is a backbone alone, or damaged.
-    """
-    kind = (
-        transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
-    )
-    model, report = load(kind, source, "writing text", placing)
-    absent = {str(name) for name in report["missing_keys"]}
-    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
-    if absent:
-        raise RequestError(
-            f"model {source.name!r} cannot write: it lacks {len(absent)} weights, "
-            f"{min(absent)!r} first"
-        )
-    return model  # type: ignore[no-any-return]
-
-
-def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Module:
-    """The encoder of `source` with a decoder of two layers, made afresh, that attends to it.
-
-    Source: the encoders with a small decoder of Patel et al. 2021 (arXiv 2103.07191), section 4.
-
-    Raises:
-        RequestError: the encoder's own weights are incomplete.
-    """
-    encoder, report = load(transformers.AutoModel, source, "encoding")
-    _check_backbone(source, encoder, {str(name) for name in report["missing_keys"]}, "")
-    config, end = encoder.config, tokenizer.sep_token_id
-    width, heads = config.hidden_size, config.num_attention_heads
-    torch.manual_seed(seed)
-    start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else end
-    written = transformers.BertConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=width,
-        num_hidden_layers=2,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        is_decoder=True,
-        add_cross_attention=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=start,
-        eos_token_id=end,
-    )
-    decoder = transformers.BertLMHeadModel(written)
-    model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
-    for own in (model.config, model.generation_config):
-        own.decoder_start_token_id, own.eos_token_id = start, end
-        own.pad_token_id = tokenizer.pad_token_id
-    return model  # type: ignore[no-any-return]
-
-
-def _check_report(source: ModelSource, task: Task, model: Any, report: Any, new_head: bool) -> None:
-    """Refuse what transformers only prints: weights that were missing and are now random."""
-    absent = {str(name) for name in report["missing_keys"]}
-    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
-    if new_head:
-        _check_backbone(source, model, absent, f"{model.base_model_prefix}.")
-    elif absent or (task.kind != "multiple-choice" and model.config.num_labels != task.outputs):
-        raise RequestError(
-            f"model {source.name!r} has no head for task {task.name!r} ({task.outputs} outputs): "
-            f"fine-tune it first, `jdna finetune {source.name} --task {task.name}`"
-        )
-
-
-def _check_backbone(source: ModelSource, model: Any, absent: set[str], prefix: str) -> None:
-    """Refuse a backbone that lacks weights; poolers count as part of a head.
-
-    Many models were pre-trained without a pooler.
-    """
-    inside = {name for name in absent if name.startswith(prefix)}
-    inside = {name for name in inside if not name.startswith(f"{prefix}pooler.")}
-    if inside:
-        raise RequestError(
-            f"model {source.name!r} lacks {len(inside)} of its weights, {min(inside)!r} first"
-        )
-
-
-def label_order(model: Any, task: Task) -> list[int]:
-    """Which output of the model is which label of the task, by name where the names are the same.
-
-    Models of the hub number their labels as they like; names that mean nothing (LABEL_0) do not.
-    """
-    names = {str(name).lower(): int(i) for i, name in (model.config.id2label or {}).items()}
-    if task.labels and set(names) == {label.lower() for label in task.labels}:
-        return [names[label.lower()] for label in task.labels]
-    return list(range(task.outputs))
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:

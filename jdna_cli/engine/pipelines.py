@@ -1,32 +1,26 @@
-"""The four things jdna does to a model: prune, fine-tune, evaluate, interpolate.
+"""What jdna does to a model on a task: fine-tune, evaluate, interpolate (`pruning` prunes).
 
 Each takes a spec and the models it names, leaves one whole folder, and returns plain numbers.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from jdna_cli.engine import checkpoints, devices, languages, models, prunable, scorers
+from jdna_cli.engine import checkpoints, devices, models
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.files import require_space, whole
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer
-from jdna_cli.engine.tokens import Tokens
-from jdna_cli.engine.training import Surroundings, Training
+from jdna_cli.engine.place import Place, write_predictions, write_records
+from jdna_cli.engine.preparation import examples, prepare, scorer_for
+from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
+from jdna_cli.engine.training import Training
 from jdna_cli.errors import RequestError
-from jdna_cli.results import LayerSparsity, Measurement, Outcome, Planned, Point
-from jdna_cli.sparsity import connectivity, criteria, masks, patterns
+from jdna_cli.results import LayerSparsity, Measurement, Outcome, Point
+from jdna_cli.sparsity import connectivity, masks
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
 from jdna_cli.specs import (
@@ -34,218 +28,11 @@ from jdna_cli.specs import (
     FinetuneSpec,
     InterpolateSpec,
     ModelSource,
-    PruneSpec,
-    Spec,
-    parse_pattern,
 )
-from jdna_cli.tasks import Task, conditions
-from jdna_cli.tasks.conditions import Conditions
+from jdna_cli.tasks import Task
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
-from jdna_cli.tasks.records import Records, load
+from jdna_cli.tasks.records import Records
 from jdna_cli.tasks.sampling import training_subset
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run reads its task's data and leaves its files."""
-
-    folder: Path
-    data_dir: Path | None
-    surroundings: Surroundings
-    tokens: Path | None = None  # where tokenised data sets are remembered
-
-
-# ------------------------------------------------------------------------------------------ prune
-
-
-def check_prune(spec: PruneSpec, source: ModelSource) -> list[prunable.Prunable]:
-    """The tensors that `spec` would prune in `source`, from names and shapes alone.
-
-    Raises:
-        RequestError: there are none, the pattern fits one of them not, or the criterion is unknown.
-    """
-    shapes, config = _described(source)
-    criteria.load(spec.criterion)
-    if spec.pattern and spec.scope != "global":
-        raise RequestError(f"--scope: {spec.pattern} competes within groups, it has no scope")
-    chosen = prunable.select(config, list(shapes), spec.include, spec.exclude)
-    if spec.pattern:
-        prunable.check_pattern(shapes, chosen, parse_pattern(spec.pattern)[1])
-    return chosen
-
-
-def plan_prune(spec: PruneSpec, source: ModelSource) -> list[Planned]:
-    """Every tensor of the model's file, and why those that would not be pruned would not."""
-    chosen = {tensor.name for tensor in check_prune(spec, source)}
-    shapes, config = _described(source)
-    reasons = prunable.reasons(config, list(shapes))
-    asked = "left out by --include or --exclude"
-    return [
-        Planned(name, shape, None if name in chosen else reasons[name] or asked)
-        for name, shape in sorted(shapes.items())
-    ]
-
-
-def _described(source: ModelSource) -> tuple[dict[str, tuple[int, ...]], Any]:
-    """Shapes of all tensors of a model's files, and its configuration."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in models.weight_files(source.folder):
-        with safe_open(file, framework="pt") as handle:
-            shapes |= {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
-    return shapes, models.config_of(source.folder)
-
-
-def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
-    """Write `source` with the chosen weights set to zero; every other byte of it as it was."""
-    chosen = check_prune(spec, source)
-    files = models.weight_files(source.folder)
-    require_space(place.folder, models.size(files))
-    with ExitStack() as stack:
-        handles = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
-        where = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
-        found = choose_masks(spec, chosen, where)
-        with whole(place.folder) as target:
-            for file, handle in zip(files, handles, strict=True):
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-                for name in tensors.keys() & found.keys():
-                    tensors[name] = tensors[name].clone(memory_format=torch.contiguous_format)
-                    masks.clear_(tensors[name], found[name])
-                save_file(tensors, target / file.name, metadata=handle.metadata())
-            bits = 8 * min(where[p.name].get_tensor(p.name).element_size() for p in chosen)
-            models.copy_companions(source.folder, target)
-            if (index := source.folder / models.INDEX).is_file():
-                (target / models.INDEX).write_bytes(index.read_bytes())
-            masks.save(found, target / "mask.safetensors")
-            layers = tuple(_layer(name, mask) for name, mask in found.items())
-            outcome = Outcome(layers=layers, bits=bits, device="cpu")
-            write_records(target, spec, outcome)
-    return outcome
-
-
-def choose_masks(
-    spec: PruneSpec, chosen: list[prunable.Prunable], where: dict[str, Any]
-) -> dict[str, Mask]:
-    """Score the chosen tensors by the criterion, and turn scores into masks by the pattern."""
-    criterion = criteria.load(spec.criterion)
-
-    def scored() -> Iterator[patterns.Scored]:
-        for tensor in chosen:
-            weight: Tensor = where[tensor.name].get_tensor(tensor.name)
-            score = criterion.score(weight, criteria.Statistics(tensor.name))
-            yield patterns.Scored(tensor.name, score, tensor.input_dim)
-
-    if spec.pattern:
-        return patterns.n_of_m(scored, *parse_pattern(spec.pattern))
-    assert spec.sparsity is not None
-    return patterns.unstructured(scored, spec.sparsity, spec.scope)
-
-
-# --------------------------------------------------------------------------------------- finetune
-
-
-# A spec that measures a task.
-Measured = FinetuneSpec | EvalSpec | InterpolateSpec
-
-
-def conditions_of(spec: Measured, task: Task) -> Conditions:
-    """The knobs of a request.
-
-    Raises:
-        RequestError: the task has no such direction of translation.
-    """
-    return Conditions(
-        options=spec.options,
-        shots=getattr(spec, "shots", 0),
-        book=spec.book,
-        context_words=spec.context_words,
-        pairs=conditions.pairs_of(task, spec.pairs),
-        chat=getattr(spec, "chat", False),
-        seed=spec.seed,
-    )
-
-
-def scorer_for(
-    spec: Measured, task: Task, source: ModelSource, cache: Path | None = None
-) -> Scorer:
-    """What trains `source` on the task and measures it there.
-
-    Raises:
-        RequestError: such a model cannot do such a task, or the languages are not its own.
-    """
-    config = models.config_of(source.folder)
-    fitting = scorers.choose(task, config)
-    tokenizer = models.tokenizer_of(source.folder)
-    put = conditions_of(spec, task)
-    languages.check(tokenizer, put.pairs)
-    limit = models.longest(config)
-    length = spec.max_length if limit is None else min(spec.max_length, limit)
-    return fitting(
-        task,
-        put,
-        Tokens(tokenizer, cache),
-        causal=scorers.form_of(config) == scorers.DECODER,
-        max_length=length,
-        stride=getattr(spec, "stride", None),
-    )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Examples under the request's conditions, and as tokens."""
-
-    records: Records
-    encoded: Any
-
-
-def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> Records:
-    """The examples of one split under the request's conditions.
-
-    Raises:
-        RequestError: the data are not what the task needs, or cannot be put under them.
-    """
-    return conditions.apply(task, load(task, split, data_dir), put)
-
-
-def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:
-    """Read, check and tokenise one split, with its shots."""
-    task, put = scorer.task, scorer.conditions
-    records = examples(task, split, put, data_dir)
-    shown = None
-    if put.shots:
-        shown = conditions.shots(task, examples(task, "train", put, data_dir), put)
-    return Prepared(records, scorer.encode(records, shown))
-
-
-def check_finetune(
-    spec: FinetuneSpec, task: Task, source: ModelSource, data_dir: Path | None
-) -> None:
-    """Find what is wrong with a request before anything is computed.
-
-    Raises:
-        RequestError: the model, its tokenizer, the task's data, or the precision will not do.
-    """
-    check_measuring(spec, task, data_dir, task.evaluation_splits[0], source)
-    for split in ("train", *task.evaluation_splits):
-        examples(task, split, conditions_of(spec, task), data_dir)
-    if spec.prunes:
-        check_prune(spec.prune_spec(), source)
-
-
-def check_measuring(
-    spec: Measured, task: Task, data_dir: Path | None, split: str, *sources: ModelSource
-) -> None:
-    """Find what is wrong with models, conditions and precision before models are loaded.
-
-    Raises:
-        RequestError: a model or its tokenizer is missing or damaged, cannot do the task, or the
-            task cannot be put under the conditions.
-    """
-    devices.check_precision(spec.mixed_precision)
-    put = conditions_of(spec, task)
-    conditions.check(task, put, split, data_dir)
-    for source in sources:
-        models.weight_files(source.folder)
-        scorer_for(spec, task, source)
 
 
 def finetune(
@@ -308,7 +95,7 @@ def finetune(
         if found:
             masks.save(found, target / "mask.safetensors")
         for split, part in held_out.items():
-            _write_predictions(target, split, part.records, latest[split])
+            write_predictions(target, split, part.records, latest[split])
         trained = len(encoded) * spec.epochs / journal.seconds if journal.seconds else None
         outcome = Outcome(
             measurements=(*journal.measured, *_results(journal.measured, task, trained)),
@@ -366,9 +153,6 @@ def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:
     return {names[name]: mask for name, mask in stored.items()}
 
 
-# ---------------------------------------------------------------------------- eval and interpolate
-
-
 def evaluate(spec: EvalSpec, task: Task, source: ModelSource, place: Place) -> Outcome:
     """Measure `source` on one split and keep its answer to each example."""
     scorer = scorer_for(spec, task, source, place.tokens)
@@ -394,7 +178,7 @@ def evaluate(spec: EvalSpec, task: Task, source: ModelSource, place: Place) -> O
         protocol=found.protocol or None,
     )
     with whole(place.folder) as target:
-        _write_predictions(target, spec.split, part.records, found)
+        write_predictions(target, spec.split, part.records, found)
         write_records(target, spec, outcome)
     return outcome
 
@@ -446,35 +230,6 @@ def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-# ---------------------------------------------------------------------------------------- records
-
-
-def _layer(name: str, mask: Mask) -> LayerSparsity:
-    return LayerSparsity(name, mask.shape, mask.kept, mask.total)
-
-
 def _counted(name: str, weight: Tensor, mask: Mask) -> LayerSparsity:
     """What the weight is after training, counted."""
     return LayerSparsity(name, mask.shape, int(torch.count_nonzero(weight.detach())), mask.total)
-
-
-def _write_predictions(target: Path, split: str, records: Records, found: Evaluation) -> None:
-    """One JSON line per example: its name, its label, and the model's answer."""
-    if not found.rows:
-        return
-    with (target / f"predictions-{split}.jsonl").open("w", encoding="utf-8") as file:
-        for name, row in zip(records.ids, found.rows, strict=True):
-            file.write(json.dumps({"id": name, **row}, ensure_ascii=False) + "\n")
-
-
-def write_records(target: Path, spec: Spec, outcome: Outcome) -> None:
-    """`spec.json` and `metrics.jsonl`, so that a folder tells what it is without the database."""
-    asked = {"kind": spec.kind, **spec.model_dump(mode="json"), "versions": devices.versions()}
-    (target / "spec.json").write_text(json.dumps(asked, indent=2) + "\n")
-    with (target / "metrics.jsonl").open("w") as file:
-        for m in outcome.measurements:
-            row = {"split": m.split, "name": m.name, "value": m.value, "step": m.step}
-            file.write(json.dumps(row) + "\n")
-        for p in outcome.points:
-            row = {"alpha": p.alpha, "loss": p.loss, "score": p.score}
-            file.write(json.dumps(row) + "\n")

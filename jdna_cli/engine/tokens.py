@@ -60,7 +60,9 @@ class Tokens:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if self._cache is None or backend is None or len(columns[0]) < WORTH:
             return None
-        told = [type(self.tokenizer).__name__, backend.to_str(), json.dumps(settings)]
+        # What the last call cut and padded to stays in the tokenizer, and says nothing of this one.
+        meaning = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        told = [type(self.tokenizer).__name__, meaning, settings]
         sides = [getattr(self.tokenizer, name, None) for name in ("truncation_side", "src_lang")]
         digest = hashlib.sha256(json.dumps([*told, sides, *map(list, columns)]).encode())
         return self._cache / f"{digest.hexdigest()[:40]}.safetensors"

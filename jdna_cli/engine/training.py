@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from jdna_cli.engine import checkpoints
 from jdna_cli.engine.batches import training_order
 from jdna_cli.engine.checkpoints import Checkpoint
-from jdna_cli.engine.scorers.scorer import Encoded, Progress, Scorer
+from jdna_cli.engine.place import Surroundings
+from jdna_cli.engine.scorers.scorer import Encoded, Scorer
 from jdna_cli.errors import InterruptedRunError, NotFiniteError
 from jdna_cli.results import Measurement
 from jdna_cli.sparsity.regimes import Constraint
@@ -25,15 +26,6 @@ from jdna_cli.specs import FinetuneSpec
 LOG_EVERY = 20  # steps per point of the training curve
 
 EpochEnd = Callable[[int, int], list[Measurement]]  # (epoch from 1, step) -> what was measured
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run is told by its caller besides the recipe."""
-
-    work: Path  # where checkpoints go
-    progress: Progress
-    stop: Callable[[], int]  # number of the signal that asked to stop, else 0
 
 
 @dataclass

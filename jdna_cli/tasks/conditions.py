@@ -15,7 +15,8 @@ from typing import Literal
 
 from jdna_cli.errors import RequestError
 from jdna_cli.tasks import Task, metrics, records
-from jdna_cli.tasks.records import Example, Records
+from jdna_cli.tasks.records import Records
+from jdna_cli.tasks.rows import Example
 from jdna_cli.tasks.sampling import nested_order
 
 Book = Literal["open", "closed"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jdna_cli.tasks import Task, equations, metrics
-from jdna_cli.tasks.records import Example
+from jdna_cli.tasks.rows import Example
 
 
 @dataclass(frozen=True)

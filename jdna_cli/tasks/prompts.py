@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jdna_cli.tasks import Task, equations
-from jdna_cli.tasks.records import LETTERS, Example
+from jdna_cli.tasks.rows import LETTERS, Example
 
 BETWEEN_SHOTS = "\n\n"
 

@@ -55,8 +55,8 @@ def form_of(config: Any) -> str:
     return DECODER if causal and not gaps else ENCODER
 
 
-def choose(task: Task, config: Any) -> type[Scorer]:
-    """The scorer for a task on an architecture.
+def choose(task: Task, config: Any, *, new_head: bool = True) -> type[Scorer]:
+    """The scorer for a task on an architecture, which may or may not be given a new head.
 
     Raises:
         RequestError: no model of this form can do such a task.
@@ -71,5 +71,5 @@ def choose(task: Task, config: Any) -> type[Scorer]:
             f"task {task.name!r} ({task.kind}) needs {forms}, and {config.model_type} is an {form}"
         )
     scorer: type[Scorer] = importlib.import_module(f"{__name__}.{name}").SCORER
-    scorer.check(task, config)
+    scorer.check(task, config, new_head)
     return scorer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto as auto
 
-from jdna_cli.engine import models
+from jdna_cli.engine import loading
 from jdna_cli.engine.batches import Features
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.head import predict
@@ -47,7 +47,7 @@ class Choice(Scorer):
     """Cross-entropy over the options of a question."""
 
     @classmethod
-    def check(cls, task: Task, config: Any) -> None:
+    def check(cls, task: Task, config: Any, new_head: bool) -> None:
         """The architecture must have such a head, and the task be measured by it."""
         if task.metric != "accuracy":
             raise RequestError(
@@ -64,7 +64,7 @@ class Choice(Scorer):
         self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
     ) -> nn.Module:
         """A model for multiple choice."""
-        return models.load_for_task(
+        return loading.load_for_task(
             source, self.task, new_head=new_head, seed=seed, placing=placing
         )
 

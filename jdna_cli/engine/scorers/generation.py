@@ -8,12 +8,13 @@ import torch
 import transformers
 from torch import nn
 
-from jdna_cli.engine import languages, models
+from jdna_cli.engine import languages, loading, models
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
 from jdna_cli.engine.scorers.writer import Asked, Asking, batched, left_padded, right_padded
-from jdna_cli.errors import NotFiniteError
+from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
+from jdna_cli.tasks import Task
 from jdna_cli.tasks.marking import mark
 
 
@@ -21,6 +22,17 @@ class Generation(Asking):
     """Learns the first of the right answers, and writes one of its own."""
 
     ends = True
+
+    @classmethod
+    def check(cls, task: Task, config: Any, new_head: bool) -> None:
+        """An encoder writes with the decoder that its fine-tuning gave it."""
+        from jdna_cli.engine import scorers
+
+        if not new_head and scorers.form_of(config) == scorers.ENCODER:
+            raise RequestError(
+                f"task {task.name!r}: {config.model_type} is an encoder and has no decoder yet: "
+                f"fine-tune it first, `jdna finetune MODEL --task {task.name}`"
+            )
 
     def load(
         self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
@@ -30,7 +42,7 @@ class Generation(Asking):
 
         config = models.config_of(source.folder)
         if new_head and scorers.form_of(config) == scorers.ENCODER:
-            return models.with_new_decoder(source, self.tokens.tokenizer, seed)
+            return loading.with_new_decoder(source, self.tokens.tokenizer, seed)
         return super().load(source, new_head=new_head, seed=seed, placing=placing)
 
     def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
@@ -76,7 +88,7 @@ class Generation(Asking):
 
     @property
     def _most(self) -> int:
-        """Tokens of an answer at most; half of the length is the prompt's whatever the task says."""
+        """Tokens of an answer at most; half of the length is left to the prompt in any case."""
         return min(self.task.answer_tokens, self.max_length // 2)
 
     def _config(self, model: Any, pair: str, ends: list[int]) -> transformers.GenerationConfig:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jdna_cli.engine import models
+from jdna_cli.engine import loading
 from jdna_cli.engine.batches import Features, by_length
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
@@ -43,11 +43,11 @@ class Head(Scorer):
         self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
     ) -> nn.Module:
         """A model for sequence classification."""
-        model = models.load_for_task(
+        model = loading.load_for_task(
             source, self.task, new_head=new_head, seed=seed, placing=placing
         )
         if not new_head:
-            self.numbering = models.label_order(model, self.task)
+            self.numbering = loading.label_order(model, self.task)
         return model
 
     def encode(self, records: Records, shown: Shown | None = None) -> Labelled:

@@ -16,7 +16,8 @@ from jdna_cli.engine.tokens import Tokens
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task
 from jdna_cli.tasks.conditions import Conditions
-from jdna_cli.tasks.records import Example, Records
+from jdna_cli.tasks.records import Records
+from jdna_cli.tasks.rows import Example
 
 # Called with what is being done, how much is done, of how much, and a note.
 Progress = Callable[[str, int, int, str], None]
@@ -93,7 +94,7 @@ class Scorer(abc.ABC):
         self.causal, self.max_length, self.stride = causal, max_length, stride
 
     @classmethod
-    def check(cls, task: Task, config: Any) -> None:
+    def check(cls, task: Task, config: Any, new_head: bool) -> None:
         """Refuse what only this scorer knows to be wrong, before anything is loaded."""
         return
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jdna_cli.engine import languages, models
+from jdna_cli.engine import languages, loading
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Measuring, Scorer, Shown
 from jdna_cli.errors import RequestError
@@ -66,7 +66,7 @@ class Writer(Scorer):
         self, source: ModelSource, *, new_head: bool, seed: int = 0, placing: Placing | None = None
     ) -> nn.Module:
         """A model that writes, whole; nothing is made afresh."""
-        return models.load_writer(source, not self.causal, placing)
+        return loading.load_writer(source, not self.causal, placing)
 
     def opened(self, ids: list[int]) -> list[int]:
         """Tokens without the one that a tokenizer may put at the end of a text."""

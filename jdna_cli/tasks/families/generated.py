@@ -123,6 +123,7 @@ TASKS = (
         chance=0.5,
         human=_HUMAN,
         source=GeneratedSource(living, "1"),
+        sizes={"train": 432, "validation": 144, "test": 144},
     ),
     Task(
         name="larger",
@@ -134,5 +135,6 @@ TASKS = (
         chance=0.5,
         human=_HUMAN,
         source=GeneratedSource(larger, "1"),
+        sizes=_COUNTS,
     ),
 )

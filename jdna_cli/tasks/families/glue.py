@@ -32,6 +32,10 @@ def _glue(name: str, description: str, texts: tuple[str, ...], human: float, **r
     )
 
 
+def _sizes(train: int, validation: int, test: int) -> dict[str, int]:
+    return {"train": train, "validation": validation, "test": test}
+
+
 TASKS = (
     _glue(
         "cola",
@@ -41,6 +45,7 @@ TASKS = (
         labels=("unacceptable", "acceptable"),
         metrics=("matthews_correlation", "accuracy"),
         chance=0.0,
+        sizes=_sizes(8551, 1043, 1063),
     ),
     _glue(
         "sst2",
@@ -48,6 +53,7 @@ TASKS = (
         ("sentence",),
         0.978,
         labels=("negative", "positive"),
+        sizes=_sizes(67349, 872, 1821),
     ),
     _glue(
         "mrpc",
@@ -56,6 +62,7 @@ TASKS = (
         0.808,
         labels=("not_equivalent", "equivalent"),
         metrics=("accuracy", "f1"),
+        sizes=_sizes(3668, 408, 1725),
     ),
     _glue(
         "qqp",
@@ -64,6 +71,7 @@ TASKS = (
         0.804,
         labels=("not_duplicate", "duplicate"),
         metrics=("accuracy", "f1"),
+        sizes=_sizes(363846, 40430, 390965),
     ),
     _glue(
         "stsb",
@@ -73,6 +81,7 @@ TASKS = (
         kind="regression",
         metrics=("pearson", "spearman"),
         chance=0.0,
+        sizes=_sizes(5749, 1500, 1379),
     ),
     _glue(
         "mnli",
@@ -89,6 +98,13 @@ TASKS = (
             "test_matched",
             "test_mismatched",
         ),
+        sizes={
+            "train": 392702,
+            "validation_matched": 9815,
+            "validation_mismatched": 9832,
+            "test_matched": 9796,
+            "test_mismatched": 9847,
+        },
     ),
     _glue(
         "qnli",
@@ -96,6 +112,7 @@ TASKS = (
         ("question", "sentence"),
         0.912,
         labels=("entailment", "not_entailment"),
+        sizes=_sizes(104743, 5463, 5463),
     ),
     _glue(
         "rte",
@@ -103,6 +120,7 @@ TASKS = (
         _PAIR,
         0.936,
         labels=("entailment", "not_entailment"),
+        sizes=_sizes(2490, 277, 3000),
     ),
     _glue(
         "wnli",
@@ -110,5 +128,6 @@ TASKS = (
         _PAIR,
         0.959,
         labels=("not_entailment", "entailment"),
+        sizes=_sizes(635, 71, 146),
     ),
 )

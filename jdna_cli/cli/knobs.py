@@ -1,0 +1,63 @@
+"""The knobs of difficulty: what is filled in where they were not set, checked, and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jdna_cli import specs
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec
+from jdna_cli.tasks import Task, conditions
+
+Measured = FinetuneSpec | EvalSpec | InterpolateSpec
+
+# Tokens per example where nobody says: in fine-tuning, and in measuring. A model that writes reads
+# whole prompts; one that has fewer positions reads as many as it has.
+_LENGTHS = {
+    "classification": (128, 128),
+    "regression": (128, 128),
+    "multiple-choice": (128, 2048),
+    "arithmetic": (128, 2048),
+    "question-answering": (512, 2048),
+    "translation": (128, 2048),
+    "language-modelling": (512, 2048),
+}
+_PROMPTED = ("multiple-choice", "arithmetic", "question-answering", "translation")
+
+
+def put(values: Mapping[str, Any], task: Task, *, training: bool) -> dict[str, Any]:
+    """The task by its name, and what it is put under where that was not said."""
+    found: dict[str, Any] = {"task": task.name}
+    found["pairs"] = ",".join(conditions.pairs_of(task, values.get("pairs"))) or None
+    if task.kind == "question-answering" and values.get("book") is None:
+        found["book"] = "open" if task.context else "closed"
+    if values.get("max_length") is None:
+        found["max_length"] = _LENGTHS[task.kind][0 if training else 1]
+    return found
+
+
+def check(data_dir: Path | None, spec: Measured, task: Task, split: str) -> None:
+    """Refuse conditions that the task cannot be put under.
+
+    Raises:
+        RequestError: names the flag.
+    """
+    asked = conditions.Conditions(
+        spec.options,
+        getattr(spec, "shots", 0),
+        spec.book,
+        spec.context_words,
+        chat=getattr(spec, "chat", False),
+    )
+    conditions.check(task, asked, split, data_dir)
+
+
+def columns(spec: Measured, task: Task) -> dict[str, Any]:
+    """The knobs as columns of a run."""
+    prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
+    return {
+        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS if name != "shots"},
+        "shots": getattr(spec, "shots", 0) if prompted else None,
+        "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
+    }

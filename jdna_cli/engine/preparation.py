@@ -1,0 +1,124 @@
+"""From a request to a scorer and tokens: what is checked before a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.engine import devices, languages, models, pruning, scorers
+from jdna_cli.engine.scorers.scorer import Scorer
+from jdna_cli.engine.scorers.writer import Asking
+from jdna_cli.engine.tokens import Tokens
+from jdna_cli.errors import RequestError
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource
+from jdna_cli.tasks import Task, conditions
+from jdna_cli.tasks.conditions import Conditions
+from jdna_cli.tasks.records import Records, load
+
+# A spec that measures a task.
+Measured = FinetuneSpec | EvalSpec | InterpolateSpec
+
+
+def conditions_of(spec: Measured, task: Task) -> Conditions:
+    """The knobs of a request.
+
+    Raises:
+        RequestError: the task has no such direction of translation.
+    """
+    return Conditions(
+        options=spec.options,
+        shots=getattr(spec, "shots", 0),
+        book=spec.book,
+        context_words=spec.context_words,
+        pairs=conditions.pairs_of(task, spec.pairs),
+        chat=getattr(spec, "chat", False),
+        seed=spec.seed,
+    )
+
+
+def scorer_for(
+    spec: Measured, task: Task, source: ModelSource, cache: Path | None = None
+) -> Scorer:
+    """What trains `source` on the task and measures it there.
+
+    Raises:
+        RequestError: such a model cannot do such a task, or the languages are not its own.
+    """
+    config = models.config_of(source.folder)
+    fitting = scorers.choose(task, config, new_head=isinstance(spec, FinetuneSpec))
+    tokenizer = models.tokenizer_of(source.folder)
+    put = conditions_of(spec, task)
+    if (put.shots or put.chat) and not issubclass(fitting, Asking):
+        flag = "--shots" if put.shots else "--chat"
+        raise RequestError(f"{flag}: {config.model_type} is an encoder, it is not prompted")
+    languages.check(tokenizer, put.pairs)
+    limit = models.longest(config)
+    length = spec.max_length if limit is None else min(spec.max_length, limit)
+    return fitting(
+        task,
+        put,
+        Tokens(tokenizer, cache),
+        causal=scorers.form_of(config) == scorers.DECODER,
+        max_length=length,
+        stride=getattr(spec, "stride", None),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Examples under the request's conditions, and as tokens."""
+
+    records: Records
+    encoded: Any
+
+
+def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> Records:
+    """The examples of one split under the request's conditions.
+
+    Raises:
+        RequestError: the data are not what the task needs, or cannot be put under them.
+    """
+    return conditions.apply(task, load(task, split, data_dir), put)
+
+
+def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:
+    """Read, check and tokenise one split, with its shots."""
+    task, put = scorer.task, scorer.conditions
+    records = examples(task, split, put, data_dir)
+    shown = None
+    if put.shots:
+        shown = conditions.shots(task, examples(task, "train", put, data_dir), put)
+    return Prepared(records, scorer.encode(records, shown))
+
+
+def check_finetune(
+    spec: FinetuneSpec, task: Task, source: ModelSource, data_dir: Path | None
+) -> None:
+    """Find what is wrong with a request before anything is computed.
+
+    Raises:
+        RequestError: the model, its tokenizer, the task's data, or the precision will not do.
+    """
+    check_measuring(spec, task, data_dir, task.evaluation_splits[0], source)
+    for split in ("train", *task.evaluation_splits):
+        examples(task, split, conditions_of(spec, task), data_dir)
+    if spec.prunes:
+        pruning.check_prune(spec.prune_spec(), source)
+
+
+def check_measuring(
+    spec: Measured, task: Task, data_dir: Path | None, split: str, *sources: ModelSource
+) -> None:
+    """Find what is wrong with models, conditions and precision before models are loaded.
+
+    Raises:
+        RequestError: a model or its tokenizer is missing or damaged, cannot do the task, or the
+            task cannot be put under the conditions.
+    """
+    devices.check_precision(spec.mixed_precision)
+    put = conditions_of(spec, task)
+    conditions.check(task, put, split, data_dir)
+    for source in sources:
+        models.weight_files(source.folder)
+        scorer_for(spec, task, source)
