@@ -219,6 +219,9 @@ class InterpolateSpec(Knobs):
     seed: int = Field(0, ge=0)
 
 
+# Fields of any spec that never change a result.
+NEUTRAL = FinetuneSpec.neutral | EvalSpec.neutral | HarnessSpec.neutral | InterpolateSpec.neutral
+
 S = TypeVar("S", bound=Spec)
 
 

@@ -225,6 +225,37 @@ def test_each_knob_is_a_column_of_the_views_and_makes_another_run(jdna, toy):
     assert "options" in json.dumps(jdna("report", "--format", "json").json)
 
 
+def test_type_and_place_of_the_weights_are_recorded_and_place_changes_nothing(jdna, toy):
+    found, data = toy
+    args = ("eval", found("llama"), "--task", "arc_easy", *data, "--json")
+    plain = jdna(*args).json
+    assert (plain["run"]["dtype"], plain["run"]["bits"]) == ("float32", 32)
+    assert jdna(*args, "--device-map", "auto").json["run"]["cached"]
+    spread = jdna(*args, "--device-map", "auto", "--force").json
+    assert spread["metrics"] == plain["metrics"]
+    half = jdna(*args, "--dtype", "bfloat16", "--device-map", "sequential").json
+    assert (half["run"]["dtype"], half["run"]["bits"]) == ("bfloat16", 16)
+    assert half["metrics"]["loss"] == pytest.approx(plain["metrics"]["loss"], rel=0.01)
+    assert half["metrics"]["loss"] != plain["metrics"]["loss"]
+    assert jdna(*args, "--dtype", "auto").json["run"]["dtype"] == "float32"
+
+
+def test_a_model_larger_than_its_memory_is_evaluated_from_disk(jdna, toy, monkeypatch):
+    """What a device map does where a device is too small: the rest goes to files."""
+    from jdna_cli.engine.devices import Placing
+
+    found, data = toy
+    args = ("eval", found("llama"), "--task", "arc_easy", *data, "--json")
+    plain = jdna(*args).json["metrics"]
+    own = Placing.arguments
+    monkeypatch.setattr(
+        Placing, "arguments", lambda self: {**own(self), "max_memory": {"cpu": 40_000}}
+    )
+    small = jdna(*args, "--device-map", "auto", "--force").json
+    assert small["metrics"]["loss"] == pytest.approx(plain["loss"], rel=1e-6)
+    assert small["metrics"]["accuracy"] == plain["accuracy"]
+
+
 def test_a_pruned_model_that_was_not_trained_is_compared_with_its_dense_self(jdna, toy):
     found, data = toy
     jdna("prune", found("llama"), "--sparsity", 0.5)

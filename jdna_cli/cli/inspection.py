@@ -115,6 +115,8 @@ def show_run(
         print(f"made from run {run.parent}")
     for name, value in showing.metrics_of(outcome).items():
         print(f"  {name:28} {showing.format_number(value)}")
+    if outcome.protocol:
+        print(f"measured by: {outcome.protocol}")
     for layer in outcome.layers:
         print(f"  {layer.sparsity:7.2%} zeros  {layer.name} {list(layer.shape)}")
     for line in showing.pruning_lines(outcome) if outcome.layers else []:
@@ -206,8 +208,13 @@ def list_tasks(
     if as_json:
         _print_json({"tasks": found})
         return
-    columns = ("task", "kind", "metric", "train", "measured", "human", "dense", "difficulty", "")
-    tables.plain(columns, [_task_row(row) for row in found])
+    columns = ("task", "metric", "train", "measured", "human", "dense", "difficulty", "question")
+    kinds = dict.fromkeys(row["kind"] for row in found)
+    groups = [
+        tables.Section(kind, columns, [_task_row(row) for row in found if row["kind"] == kind])
+        for kind in kinds
+    ]
+    print(tables.sections_as_text(groups, "table"), end="")
     if models := sorted({row["dense_model"] for row in found if "dense_model" in row}):
         print(f"dense: {', '.join(models)}; difficulty: (human − dense) / human")
 
@@ -234,7 +241,7 @@ def _task_row(row: dict[str, Any]) -> list[str]:
 
     sizes = [row["examples"].get(split) for split in ("train", row["evaluation_splits"][0])]
     counts = ["" if n is None else f"{n:,}" for n in sizes]
-    names = [row["name"], row["kind"], row["metric"], *counts]
+    names = [row["name"], row["metric"], *counts]
     return [*names, percent("human"), percent("dense"), percent("difficulty"), row["description"]]
 
 

@@ -113,6 +113,8 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
             _print_points(done)
         metrics = metrics_of(outcome)
         print(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
+        if outcome.protocol:
+            print(f"measured by: {outcome.protocol}")
         if outcome.layers:
             print(f"zeros among prunable weights: {outcome.pruned:,} of {outcome.prunable:,}")
         print(f"files: {done.folder}")

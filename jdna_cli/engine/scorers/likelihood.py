@@ -11,10 +11,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.modeling_outputs import BaseModelOutput
 
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
-from jdna_cli.engine.scorers.writer import Asked, Asking, Pair, accepted, batched, left_padded
+from jdna_cli.engine.scorers.writer import (
+    NOTHING,
+    Asked,
+    Asking,
+    Pair,
+    accepted,
+    batched,
+    left_padded,
+    right_padded,
+)
 from jdna_cli.errors import NotFiniteError
 
 PROTOCOL = "log-likelihood of each option after the prompt; norm: per character; first of ties"
@@ -52,7 +63,7 @@ class Likelihood(Asking):
         found: list[list[float]] = [[] for _ in range(len(encoded))]
         model.eval()
         device = measuring.accelerator.device
-        shared = [i for i in range(len(encoded)) if self.causal and _shares(encoded.pairs[i])]
+        shared = [i for i in range(len(encoded)) if _shares(encoded.pairs[i])]
         alone = sorted(set(range(len(encoded))) - set(shared))
         done = 0
         with torch.inference_mode():
@@ -79,7 +90,17 @@ class Likelihood(Asking):
     def _after(
         self, model: nn.Module, questions: Sequence[Sequence[Pair]], device: torch.device
     ) -> list[list[float]]:
-        """Log-likelihoods of options that share their prompt, which is read once.
+        """Log-likelihoods of options that share their prompt, which is read once."""
+        sums = (self._decoded_after if self.causal else self._translated_after)(
+            model, questions, device
+        )
+        counts = [len(own) for own in questions]
+        return [part.tolist() for part in torch.split(sums, counts)]
+
+    def _decoded_after(
+        self, model: nn.Module, questions: Sequence[Sequence[Pair]], device: torch.device
+    ) -> Tensor:
+        """Of all options one after the other, by a decoder: float64 on the CPU.
 
         One pass over the prompts gives each option's first token; a second one, over the options
         alone with the prompts' keys and values repeated, gives the others.
@@ -87,30 +108,54 @@ class Likelihood(Asking):
         inputs = left_padded([own[0].prompt for own in questions], self.tokens.pad, device)
         read = model(**accepted(model, {**inputs, "logits_to_keep": 1, "use_cache": True}))
         first = torch.log_softmax(read.logits[:, -1].float(), -1)
-        found = [[float(first[q, p.target[0]]) for p in own] for q, own in enumerate(questions)]
-        rest = [(q, o) for q, own in enumerate(questions) for o, p in enumerate(own)
-                if len(p.target) > 1]  # fmt: skip
-        if not rest:
-            return found
-        rows = torch.tensor([q for q, _ in rest], device=device)
-        cache = read.past_key_values
-        cache.batch_select_indices(rows)
-        targets = [torch.tensor(questions[q][o].target) for q, o in rest]
-        ids = nn.utils.rnn.pad_sequence([t[:-1] for t in targets], True, self.tokens.pad).to(device)
-        own = nn.utils.rnn.pad_sequence([torch.ones(len(t) - 1) for t in targets], True).long()
-        mask = torch.cat([inputs["attention_mask"][rows], own.to(device)], 1)
-        positions = inputs["attention_mask"].sum(1)[rows, None] + torch.arange(
-            ids.shape[1], device=device
-        )
-        given = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
-        logits = model(**accepted(model, {**given, "position_ids": positions})).logits
-        due = nn.utils.rnn.pad_sequence([t[1:] for t in targets], True, -100).to(device)
-        losses = nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), due, ignore_index=-100, reduction="none"
-        )
-        for (q, o), value in zip(rest, losses.double().sum(1).tolist(), strict=True):
-            found[q][o] -= value
-        return found
+        rows = torch.tensor([q for q, own in enumerate(questions) for _ in own], device=device)
+        targets = [torch.tensor(pair.target) for own in questions for pair in own]
+        sums = first[rows, torch.stack([t[0] for t in targets]).to(device)].double().cpu()
+        longer = [i for i, target in enumerate(targets) if len(target) > 1]
+        if not longer:
+            return sums
+        rows, targets = rows[longer], [targets[i] for i in longer]
+        read.past_key_values.batch_select_indices(rows)
+        ids = pad_sequence([t[:-1] for t in targets], True, self.tokens.pad).to(device)
+        own = pad_sequence([torch.ones(len(t) - 1) for t in targets], True).long()
+        before = inputs["attention_mask"][rows]
+        given = {
+            "input_ids": ids,
+            "attention_mask": torch.cat([before, own.to(device)], 1),
+            "position_ids": before.sum(1)[:, None] + torch.arange(ids.shape[1], device=device),
+            "past_key_values": read.past_key_values,
+        }
+        logits = model(**accepted(model, given)).logits
+        sums[longer] -= surprise_of(logits, pad_sequence([t[1:] for t in targets], True, NOTHING))
+        return sums
+
+    def _translated_after(
+        self, model: Any, questions: Sequence[Sequence[Pair]], device: torch.device
+    ) -> Tensor:
+        """The same by an encoder-decoder, which encodes each prompt once."""
+        inputs = right_padded([own[0].prompt for own in questions], self.tokens.pad, device)
+        encoded = model.get_encoder()(**inputs)
+        rows = torch.tensor([q for q, own in enumerate(questions) for _ in own], device=device)
+        targets = pad_sequence(
+            [torch.tensor(pair.target) for own in questions for pair in own], True, NOTHING
+        ).to(device)
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state[rows]),
+            attention_mask=inputs["attention_mask"][rows],
+            decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=targets.clone()),
+        ).logits
+        return -surprise_of(logits, targets)
+
+
+def surprise_of(logits: Tensor, due: Tensor) -> Tensor:
+    """Negative log-likelihood of the tokens due, summed over each row: (B,) float64 on the CPU."""
+    losses = nn.functional.cross_entropy(
+        logits.float().transpose(1, 2),
+        due.to(logits.device),
+        ignore_index=NOTHING,
+        reduction="none",
+    )
+    return losses.double().sum(1).cpu()
 
 
 def _shares(pairs: Sequence[Pair]) -> bool:

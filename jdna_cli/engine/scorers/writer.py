@@ -127,7 +127,13 @@ class Asking(Writer):
         flat = [(self._opening(item, i), item.targets[i], example.pair)
                 for item, example in zip(items, records.examples, strict=True)
                 for i in range(len(item.targets))]  # fmt: skip
-        pairs = iter(self._pairs(flat))
+        found = self._pairs(flat)
+        for (_, target, _), pair in zip(flat, found, strict=True):
+            if not pair.target:
+                raise RequestError(
+                    f"task {self.task.name!r}: the tokenizer makes nothing of {target!r}"
+                )
+        pairs = iter(found)
         return Asked(
             tuple(tuple(next(pairs) for _ in item.targets) for item in items), items, records
         )

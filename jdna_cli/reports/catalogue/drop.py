@@ -14,7 +14,8 @@ from typing import Any
 
 from jdna_cli.reports import Query, Row, plots
 from jdna_cli.reports.tables import Section
-from jdna_cli.specs import PRUNING_FIELDS
+from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 _SECTION = ("model", "regime", "criterion", "scope", "prunable", "bits")
 
@@ -60,10 +61,18 @@ def _labels(
         parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = specs.get(row["recipe"], {})
         fields = told[row["model"], row["task"], row["split"]]
-        parts += [f"{name.replace('_', ' ')} {spec[name]}" for name in fields if name in spec]
+        given = [name for name in fields if spec.get(name) is not None]
+        parts += [_setting(name, spec[name]) for name in given]
         label = row["task"] + (f" ({', '.join(parts)})" if parts else "")
         labels[row["task"], row["split"], row["recipe"]] = label
     return labels
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting of a task in words."""
+    if name == "pairs" and value.count(",") > 1:
+        return f"{value.count(',') + 1} directions"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def _told_apart(recipes: set[str], specs: dict[str, dict[str, Any]]) -> list[str]:
@@ -71,7 +80,7 @@ def _told_apart(recipes: set[str], specs: dict[str, dict[str, Any]]) -> list[str
     if len(recipes) == 1:
         return []
     own = [specs[recipe] for recipe in sorted(recipes) if recipe in specs]
-    ignored = PRUNING_FIELDS | {"seed", "model", "checkpoint_every", "eval_batch_size"}
+    ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model"}
     names = dict.fromkeys(name for spec in own for name in spec if name not in ignored)
     return [n for n in names if len({json.dumps(spec.get(n)) for spec in own}) > 1]
 
@@ -137,7 +146,7 @@ def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Sect
                 place[0],
                 own[0]["metric"],
                 _percent(base["difficulty"]),
-                "" if base["dense_score"] is None else f"{100 * base['dense_score']:.1f}",
+                _score(base["metric"], base["dense_score"]),
                 "–".join(str(n) for n in (seeds if len(seeds) < 2 else (seeds[0], seeds[-1]))),
                 *(_cell(cells.get(level)) for level in levels),
             ]
@@ -149,19 +158,34 @@ def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Sect
     if alone:
         notes.append("One seed tells nothing of the spread: such cells have none.")
     if unmatched:
-        notes.append(f"{unmatched} cells (×) have no dense run to be compared with.")
+        notes.append(
+            f"{unmatched} cells (×) have no dense run with a score above 0 to compare with."
+        )
     columns = ("task", "metric", "difficulty", "dense", "seeds", *(name for _, name in levels))
     return Section(f"Performance drop · {_title(key)}", columns, table, tuple(notes))
 
 
 def _dense_only(dense: list[Row]) -> Section:
     table = [
-        [r["label"], r["metric"], _percent(r["difficulty"]), f"{100 * r['score']:.1f}", str(r["n"])]
+        [
+            r["label"],
+            r["metric"],
+            _percent(r["difficulty"]),
+            _score(r["metric"], r["score"]),
+            str(r["n"]),
+        ]
         for r in dense
     ]
     note = "Nothing was pruned yet: `jdna finetune MODEL --task T --sparsity 0.5` makes a drop."
     columns = ("task", "metric", "difficulty", "dense", "seeds")
     return Section("Dense runs only", columns, table, (note,))
+
+
+def _score(metric: str, value: float | None) -> str:
+    """A score in percent; a perplexity as it is."""
+    if value is None:
+        return ""
+    return f"{value:.1f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f}"
 
 
 def _percent(value: float | None) -> str:
