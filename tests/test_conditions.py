@@ -186,6 +186,15 @@ def test_a_wrong_condition_is_one_line_before_any_model_is_loaded(
     assert jdna("runs", "list", "--json").json == {"runs": []}
 
 
+def test_an_open_book_without_any_text_is_refused(jdna, toy, tmp_path):
+    file = tmp_path / "data" / "nq_open" / "validation.jsonl"
+    rows = [{**json.loads(line), "context": None} for line in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    args = ("eval", toy[0]("llama"), "--task", "nq_open", *toy[1])
+    assert "no question of task 'nq_open' has a text here" in jdna(*args, code=2).err
+    jdna(*args, "--book", "closed")
+
+
 def test_shots_without_a_training_split(jdna, toy, tmp_path):
     (tmp_path / "data" / "arc_easy" / "train.jsonl").unlink()
     args = ("eval", toy[0]("llama"), "--task", "arc_easy", "--shots", 1, *toy[1])

@@ -123,6 +123,11 @@ def apply(task: Task, found: Records, conditions: Conditions) -> Records:
             )
         examples = [fewer_options(e, conditions.options, conditions.seed) for e in examples]
     if task.kind == "question-answering":
+        if conditions.book == "open" and not any(example.context for example in examples):
+            raise RequestError(
+                f"--book: no question of task {task.name!r} has a text here: ask with --book "
+                f"closed, or name files with the column {task.context!r} with --data-dir"
+            )
         if conditions.book != "open":
             examples = [replace(example, context=None) for example in examples]
         elif conditions.context_words:
