@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from jdna_cli.tasks import conditions, prompts, rows
 from jdna_cli.tasks.records import Records
 from tests import toys
 
+# All that a measurement asks of an accelerator, on any machine.
+CPU = SimpleNamespace(device=torch.device("cpu"))
+
 
 def scored(folder, task, data, batch_size=7, **knobs):
     """Scorer, examples as tokens, the model, and its evaluation."""
@@ -26,7 +30,7 @@ def scored(folder, task, data, batch_size=7, **knobs):
     scorer = preparation.scorer_for(spec, task, source)
     part = preparation.prepare(scorer, "validation", data)
     model = scorer.load(source, new_head=False)
-    found = scorer.measure(model, part.encoded, Measuring(batch_size, accelerator("no")))
+    found = scorer.measure(model, part.encoded, Measuring(batch_size, CPU))
     return scorer, part, model, found
 
 
@@ -89,7 +93,7 @@ def test_ties_are_counted_and_the_first_counts(families, sentences):
         for e in part.records.examples
     ]
     encoded = scorer.encode(Records(tuple(same)))
-    found = scorer.measure(model, encoded, Measuring(64, accelerator("no")))
+    found = scorer.measure(model, encoded, Measuring(64, CPU))
     assert found.scores["ties"] == 1.0
     assert all(row["prediction"] == 0 for row in found.rows)
 
@@ -144,10 +148,46 @@ def test_each_direction_is_read_and_written_in_its_languages(families, sentences
         assert pair.target[0] == code(written)
         assert pair.target[-1] == tokenizer.eos_token_id
     model = scorer.load(source, new_head=False)
-    found = scorer.measure(model, part.encoded, Measuring(8, accelerator("no")))
+    found = scorer.measure(model, part.encoded, Measuring(8, CPU))
     assert {"bleu", "chrf", "bleu_en-de", "bleu_de-fr"} <= set(found.scores)
     assert found.scores["bleu"] == (found.scores["bleu_en-de"] + found.scores["bleu_de-fr"]) / 2
     assert "en-de: BLEU nrefs:1|case:mixed" in found.protocol
+
+
+def test_codes_behind_the_text_start_the_decoder(jdna, tmp_path):
+    """mBART's first tokenizer puts the language after the text, its second before it."""
+    second = toys.tokenizer_for("mbart")
+    vocabulary = [(piece, -2.0) for piece in second.convert_ids_to_tokens(range(len(second)))]
+    tokenizer = transformers.MBartTokenizer(
+        vocab=vocabulary, src_lang="en_XX", tgt_lang="de_DE"
+    )  # fmt: skip
+    config = toys.config_for("mbart", len(tokenizer))
+    torch.manual_seed(0)
+    folder = tmp_path / "first"
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    data = toys.write(tmp_path / "data", train=96)
+    recipe = ("--lr", 5e-3, "--epochs", 8, "--batch-size", 8, "--max-length", 64)
+    args = ("--task", "multi30k", "--pairs", "en-de,en-fr", "--data-dir", data, "--json")
+    found = jdna("finetune", folder, *args, *recipe).json
+    assert found["run"]["mixture"] == 2
+    assert found["metrics"]["bleu_en-de"] > 0.5
+    assert found["metrics"]["bleu_en-fr"] > 0.5
+    lines = (jdna.home / "1" / "predictions-validation.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["pair"] for row in rows} == {"en-de", "en-fr"}
+    written = {w for row in rows if row["pair"] == "en-fr" for w in row["prediction"].split()}
+    assert written <= set(toys.FRENCH.values()), "each in its own language"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["multiple-choice", "question-answering", "language-modelling"])
+def test_a_gpu_measures_what_the_cpu_does(families, sentences, kind):
+    task = tasks.get(toys.KINDS[kind])
+    scorer, part, model, found = scored(families("llama"), task, sentences)
+    model.to("cuda")
+    there = scorer.measure(model, part.encoded, Measuring(7, accelerator("no")))
+    assert there.loss == pytest.approx(found.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("stride", [None, 8, 32])

@@ -284,7 +284,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         return found
     from jdna_cli.engine import pipelines, preparation
 
-    preparation.check_measuring(spec, task, desk.data_dir, spec.split, located.source)
+    preparation.check_measuring(spec, task, located.source)
     trained = located.run is not None and located.run.kind == "finetune"
     opening = Opening(
         spec,
@@ -355,8 +355,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
         return found
     from jdna_cli.engine import pipelines, preparation
 
-    ends = (first.source, second.source)
-    preparation.check_measuring(spec, task, desk.data_dir, spec.split, *ends)
+    preparation.check_measuring(spec, task, first.source, second.source)
     opening = Opening(
         spec,
         fingerprint,

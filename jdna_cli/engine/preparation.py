@@ -100,25 +100,20 @@ def check_finetune(
     Raises:
         RequestError: the model, its tokenizer, the task's data, or the precision will not do.
     """
-    check_measuring(spec, task, data_dir, task.evaluation_splits[0], source)
+    check_measuring(spec, task, source)
     for split in ("train", *task.evaluation_splits):
         examples(task, split, conditions_of(spec, task), data_dir)
     if spec.prunes:
         pruning.check_prune(spec.prune_spec(), source)
 
 
-def check_measuring(
-    spec: Measured, task: Task, data_dir: Path | None, split: str, *sources: ModelSource
-) -> None:
-    """Find what is wrong with models, conditions and precision before models are loaded.
+def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:
+    """Find what is wrong with models and precision before models are loaded.
 
     Raises:
-        RequestError: a model or its tokenizer is missing or damaged, cannot do the task, or the
-            task cannot be put under the conditions.
+        RequestError: a model or its tokenizer is missing or damaged, or cannot do the task.
     """
     devices.check_precision(spec.mixed_precision)
-    put = conditions_of(spec, task)
-    conditions.check(task, put, split, data_dir)
     for source in sources:
         models.weight_files(source.folder)
         scorer_for(spec, task, source)

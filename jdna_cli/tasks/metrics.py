@@ -120,9 +120,9 @@ def translation(
     from sacrebleu.metrics.chrf import CHRF
 
     bleu, chrf = BLEU(trg_lang=target), CHRF()
-    # The effective order matters for sentences alone; a corpus without any match scores zero.
+    # Rounding may put a perfect score a bit above 100.
     scores = {
-        "bleu": bleu.corpus_score(written, [references]).score / 100,
-        "chrf": chrf.corpus_score(written, [references]).score / 100,
+        "bleu": min(1.0, bleu.corpus_score(written, [references]).score / 100),
+        "chrf": min(1.0, chrf.corpus_score(written, [references]).score / 100),
     }
     return scores, f"BLEU {bleu.get_signature()}; chrF {chrf.get_signature()}"
