@@ -280,3 +280,16 @@ def test_a_pruned_model_that_was_not_trained_is_compared_with_its_dense_self(jdn
     for metric, score, dense, relative in rows:
         expected = dense / score if metric == "perplexity" else score / dense
         assert relative == pytest.approx(expected)
+
+
+def test_the_report_orders_a_task_by_its_knob_from_easy_to_hard(jdna, toy):
+    found, data = toy
+    jdna("prune", found("llama"), "--sparsity", 0.5)
+    settings = (("--shots", 10), ("--options", 4), ("--shots", 2), ("--options", 2), ())
+    for model in (found("llama"), "run:1"):
+        for knob in settings:
+            jdna("eval", model, "--task", "arc_easy", *knob, *data)
+    rows = [r for r in jdna("report", "--format", "json").json if r["sparsity"] == 0.5]
+    assert [row["label"].partition(" ")[2] for row in rows] == [
+        "(options 2, shots 0)", "(options 4, shots 0)", "(shots 10)", "(shots 2)", "(shots 0)",
+    ]  # fmt: skip

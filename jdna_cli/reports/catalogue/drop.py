@@ -8,6 +8,7 @@ was not run is empty.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,25 @@ def rows(query: Query) -> list[Row]:
     labels = _labels(found, specs)
     for row in found:
         row["label"] = labels[row["task"], row["split"], row["recipe"]]
-    return sorted(found, key=_order)
+    easiest: dict[str, float] = {}
+    for row in found:
+        hard = row["difficulty"] if row["difficulty"] is not None else math.inf
+        easiest[row["task"]] = min(hard, easiest.get(row["task"], math.inf))
+    return sorted(found, key=lambda row: (easiest[row["task"]], row["task"], *_order(row)))
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    hard = row["difficulty"] if row["difficulty"] is not None else float("inf")
-    return (hard, row["label"], row["sparsity"], *(str(row[name] or "") for name in _SECTION))
+    """Within a task: by what makes it harder, then by name and sparsity."""
+    knobs = (
+        row["options"] or math.inf,
+        -(row["shots"] or 0),
+        row["book"] == "closed",
+        row["context_words"] or 0,
+        row["mixture"] or 0,
+        -(row["data_fraction"] or 0),
+    )
+    others = (str(row[name] or "") for name in _SECTION)
+    return (row["split"], *knobs, row["label"], row["sparsity"], *others)
 
 
 def _labels(
