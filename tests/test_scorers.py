@@ -238,7 +238,12 @@ def test_tokens_are_remembered_by_content(tmp_path, families, monkeypatch):
     again = tokens.Tokens(Silent(), tmp_path)
     again.tokenizer.truncation_side = tokenizer.truncation_side
     assert again(texts, truncation=True, max_length=4) == first
-    file.write_bytes(b"damaged")
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    for damaged in (content, b"damaged"):
+        file.write_bytes(damaged)
+        found = tokens.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4)
+        assert found == first
     assert tokens.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4) == first
     tokens.Tokens(tokenizer, tmp_path)([*texts, "new"], truncation=True, max_length=4)
     assert len(list(tmp_path.iterdir())) == 2

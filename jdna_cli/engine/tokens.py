@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 WORTH = 2000  # fewer texts are tokenised faster than looked up
 
@@ -41,18 +41,16 @@ class Tokens:
     def __call__(self, *columns: Sequence[str], **settings: Any) -> dict[str, list[list[int]]]:
         """What the tokenizer gives for texts, or for pairs of texts, without padding."""
         file = self._file(columns, settings)
-        if file is not None and file.is_file():
-            try:
-                return _unpacked(load_file(file))
-            except SafetensorError:
-                file.unlink(missing_ok=True)
+        if file is not None and (remembered := _read(file)) is not None:
+            return remembered
         if columns and not columns[0]:
             return {"input_ids": []}
         found = dict(self.tokenizer(*(list(column) for column in columns), **settings))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".part-{os.getpid()}")
-            save_file(_packed(found), part)
+            packed = _packed(found)
+            save_file(packed, part, metadata={"sha256": _digest(packed)})
             part.rename(file)
         return found
 
@@ -66,6 +64,24 @@ class Tokens:
         sides = [getattr(self.tokenizer, name, None) for name in ("truncation_side", "src_lang")]
         digest = hashlib.sha256(json.dumps([*told, sides, *map(list, columns)]).encode())
         return self._cache / f"{digest.hexdigest()[:40]}.safetensors"
+
+
+def _read(file: Path) -> dict[str, list[list[int]]] | None:
+    """What a file remembers, or None where there is none that is as it was written."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            told = (handle.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    return _unpacked(packed) if told == _digest(packed) else None
+
+
+def _digest(packed: dict[str, torch.Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(packed):
+        found.update(name.encode() + packed[name].numpy().tobytes())
+    return found.hexdigest()
 
 
 def _packed(found: dict[str, list[list[int]]]) -> dict[str, torch.Tensor]:

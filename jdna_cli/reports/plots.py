@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
+BESIDE = 6  # a panel with more lines has their names beside it
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes serve in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -57,7 +58,8 @@ def check_path(path: Path) -> Path:
 
 def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, path: Path) -> None:
     """Draw panels side by side, up to three in a row, with a dotted line at `reference`."""
-    figure = _figure(5.2 * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
+    width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
+    figure = _figure(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
     axes = figure.subplots(
         -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
     ).ravel()
@@ -71,7 +73,11 @@ def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, pa
             axis.set_xticks([x for x, _ in panel.ticks], [name for _, name in panel.ticks])
         axis.grid(True, color="0.9", linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False)
+        # Many names would hide the lines: they stand beside them.
+        beside = (
+            {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(panel.lines) > BESIDE else {}
+        )
+        axis.legend(fontsize=8, frameon=False, **beside)
     for axis in axes[len(found) :]:
         axis.set_axis_off()
     for axis in axes[:: min(3, len(found))]:

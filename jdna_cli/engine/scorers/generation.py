@@ -100,6 +100,9 @@ class Generation(Asking):
         if not self.causal and not languages.has_codes(self.tokens.tokenizer):
             starts["forced_bos_token_id"] = getattr(own, "forced_bos_token_id", None)
         starts |= languages.started_in(self.tokens.tokenizer, pair)
+        # Models that were taught to chat end their turns by tokens of their own.
+        theirs = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        ends = sorted({*ends, *(token for token in theirs if token is not None)})
         return transformers.GenerationConfig(
             max_new_tokens=self._most,
             do_sample=False,
