@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from enum import Enum
@@ -90,7 +91,7 @@ def index_outside(folder):
     ("damage", "message"),
     [
         (no_model, "is no model: it has no config.json"),
-        (no_safetensors, "has no model.safetensors; pickle files are not read"),
+        (no_safetensors, "has no model.safetensors; pickle files are read with --allow"),
         (truncated, "model.safetensors is damaged or truncated"),
         (empty, "model.safetensors is damaged or truncated"),
         (trailing, "model.safetensors is damaged or truncated"),
@@ -217,13 +218,39 @@ def test_a_pickle_is_never_opened(jdna, bert, tmp_path):
         def __reduce__(self):
             return (Path.touch, (canary,))
 
-    (bert / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    (bert / "training_args.bin").write_bytes(pickle.dumps(Bomb()))
+    (bert / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(), 2))
+    (bert / "training_args.bin").write_bytes(pickle.dumps(Bomb(), 2))
     jdna("prune", bert, "--sparsity", 0.5)
     (bert / "model.safetensors").unlink()
     jdna("prune", bert, "--sparsity", 0.6, code=2)
     assert not canary.exists()
     assert not list((jdna.home / "1").glob("*.bin"))
+    told = jdna("prune", bert, "--sparsity", 0.6, "--allow-pickle", code=2).err
+    assert "pytorch_model.bin: not tensors alone, or damaged" in told
+    assert not canary.exists()
+    assert not list((jdna.home / ".converted").iterdir())
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_pickled_weights_are_converted_once_where_that_is_allowed(jdna, tiny, tmp_path, shards):
+    rows = [{"text": "There is a dog behind the house."}] * 9
+    write(tmp_path / "data" / "wikitext2", rows, "validation")
+    lm = ("--task", "wikitext2", "--max-length", 16, "--data-dir", tmp_path / "data")
+    plain = jdna("eval", tiny("llama"), *lm, "--json").json["metrics"]
+    folder = Path(shutil.copytree(tiny("llama"), tmp_path / "pickled"))
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for i in range(shards):
+        own = {name: tensors[name] for j, name in enumerate(sorted(tensors)) if j % shards == i}
+        number = f"-{i + 1:05}-of-{shards:05}" if shards > 1 else ""
+        torch.save(own, folder / f"pytorch_model{number}.bin")
+    told = jdna("eval", folder, *lm, code=2).err
+    assert "pickle files are read with --allow-pickle alone" in told
+    found = jdna("eval", folder, *lm, "--allow-pickle", "--json").json["metrics"]
+    assert found == plain
+    jdna("prune", folder, "--sparsity", 0.5)
+    assert len(list((jdna.home / ".converted").iterdir())) == 1
+    assert sorted(p.suffix for p in folder.iterdir()).count(".safetensors") == 0
 
 
 # --------------------------------------------------------------------------- start-up and options

@@ -98,6 +98,26 @@ def test_what_is_wrong_is_one_line_that_names_the_key(jdna, tiny, tickets, old, 
     assert jdna("runs", "list", "--json").json == {"runs": []}
 
 
+def test_a_hub_data_set_is_read_under_the_tasks_own_names(tmp_path):
+    """The hub's library reads a folder as it reads a data set of the hub."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    rows = [{"body": f"text {i}", "label": i % 2} for i in range(4)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "test.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    source = f'hub = "{folder}"\n[source.splits]\nvalidation = "test"\n'
+    source += '[source.columns]\nsubject = "body"\nqueue = "label"\n'
+    text = TICKETS.replace('files = "files"', source).replace("[human]", "", 1)
+    text = text.replace('value = 0.95\nsource = "two of us, 2026"\n', "")
+    (tmp_path / "mine.toml").write_text(text)
+    task = own.read(tmp_path / "mine.toml")
+    train = records.load(task, "train", None)
+    assert train.texts == tuple((row["body"],) for row in rows)
+    assert train.labels == (0, 1, 0, 1)
+    assert records.load(task, "validation", None).texts == (("text 1",),)
+    assert records.identity(task, ["train"], None).startswith(f"hub:{folder}:None@main:own:")
+
+
 def test_missing_files_and_ragged_tables_are_named(tmp_path, tickets):
     with pytest.raises(RequestError, match=r"none\.toml: No such file"):
         tasks.get(str(tmp_path / "none.toml"))

@@ -25,6 +25,7 @@ def _desk(
     data_dir: Path | None = None,
     force: bool = False,
     resume: bool = False,
+    allow_pickle: bool = False,
 ) -> Iterator[Desk]:
     from jdna_cli.cli.running import Desk
     from jdna_cli.errors import RequestError
@@ -36,7 +37,7 @@ def _desk(
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     ledger = Ledger(home, db)
     try:
-        yield Desk(ledger, data_dir, force, resume)
+        yield Desk(ledger, data_dir, force, resume, allow_pickle)
     finally:
         ledger.close()
 
@@ -53,6 +54,7 @@ def prune(
     dry_run: o.DryRun = False,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
+    allow_pickle: o.AllowPickle = False,
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
@@ -68,7 +70,7 @@ def prune(
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
     }
-    with _desk(home, db, force=force) as desk:
+    with _desk(home, db, force=force, allow_pickle=allow_pickle) as desk:
         if dry_run:
             showing.show_plan(jobs.plan(desk, values), as_json)
         else:
@@ -107,6 +109,7 @@ def finetune(
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
+    allow_pickle: o.AllowPickle = False,
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
@@ -143,7 +146,7 @@ def finetune(
         "checkpoint_every": checkpoint_every,
         **_knobs(options, book, context_words, pairs),
     }
-    with _desk(home, db, data_dir, force, resume) as desk:
+    with _desk(home, db, data_dir, force, resume, allow_pickle) as desk:
         showing.show(jobs.finetune(desk, values), as_json)
 
 
@@ -180,6 +183,7 @@ def evaluate(
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
+    allow_pickle: o.AllowPickle = False,
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
@@ -214,7 +218,7 @@ def evaluate(
             raise RequestError(f"--{given[0].replace('_', '-')}: the harness has no such setting")
     elif limit is not None:
         raise RequestError("--limit: goes with --harness alone")
-    with _desk(home, db, data_dir, force) as desk:
+    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         if harness is not None:
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
             done = jobs.harness(desk, {**values, "harness": names, "limit": limit})
@@ -242,6 +246,7 @@ def interpolate(
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
+    allow_pickle: o.AllowPickle = False,
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
@@ -264,7 +269,7 @@ def interpolate(
         "seed": seed,
         **_knobs(options, book, context_words, pairs),
     }
-    with _desk(home, db, data_dir, force) as desk:
+    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         done = jobs.interpolate(desk, values)
         if plot is not None:
             barrier = showing.metrics_of(done.outcome)["barrier"]

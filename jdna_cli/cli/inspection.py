@@ -157,9 +157,10 @@ def require_database(home: Path, url: str | None) -> None:
 
 
 def _task_as_json(task: Task) -> dict[str, Any]:
-    from jdna_cli.tasks import HubSource
+    from jdna_cli.tasks import GeneratedSource, HubSource
 
     source = task.source
+    named: Any = "generated" if isinstance(source, GeneratedSource) else "files"
     found = task.model_dump(mode="json", exclude={"human", "source"}, exclude_defaults=True)
     return {
         **found,
@@ -168,7 +169,7 @@ def _task_as_json(task: Task) -> dict[str, Any]:
         "human_source": task.human.source if task.human else None,
         "splits": list(task.splits),
         "evaluation_splits": list(task.evaluation_splits),
-        "source": vars(source) if isinstance(source, HubSource) else None,
+        "source": vars(source) if isinstance(source, HubSource) else named,
     }
 
 

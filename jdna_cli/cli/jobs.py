@@ -77,10 +77,10 @@ def locate(desk: Desk, reference: str) -> Located:
     folder = Path(reference).expanduser()
     if (writer := desk.ledger.writer_of(folder)) is not None:
         return _written_by(desk, writer)
-    if not folder.is_dir():
+    if not any(folder.glob("*.safetensors")):
         from jdna_cli.engine import models
 
-        folder = models.fetch(reference)
+        folder = models.fetch(reference, desk.ledger.home / ".converted", desk.allow_pickle)
     identity = desk.ledger.identity(folder)
     name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}

@@ -335,6 +335,15 @@ DataDir = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read a model that has pickle files alone, and keep it as safetensors. Tensors alone "
+        "are unpickled.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(

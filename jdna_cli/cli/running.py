@@ -32,6 +32,7 @@ class Desk:
     data_dir: Path | None = None
     force: bool = False
     resume: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,35 @@
-"""Models from the hub or a folder: found, checked, loaded for a task, and saved. Safetensors only.
+"""Models from the hub or a folder: found, checked, and saved. Safetensors only.
 
-No remote code and no pickle is ever loaded.
+No remote code is ever run. Pickle files are read where that was asked for, and then only to be
+written as safetensors (`converted`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from jdna_cli.engine.files import require_space, whole
 from jdna_cli.errors import JdnaError, RequestError
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 INDEX = "model.safetensors.index.json"
+_PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 _COMPANIONS = (
     "config.json",
@@ -37,21 +44,72 @@ _COMPANIONS = (
 )
 
 
-def fetch(reference: str) -> Path:
+def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
     """The local folder of a model given as a folder or as a hub id with an optional @revision.
+
+    Args:
+        reference: the model.
+        converted: where models that have pickle files alone are written as safetensors.
+        allow_pickle: whether they may be; one that was once is found there again.
 
     Raises:
         RequestError: there is no such model, or it cannot be read safely.
         JdnaError: the hub did not answer.
     """
-    folder = Path(reference).expanduser()
-    if not folder.is_dir():
-        folder = _download(reference)
-    weight_files(folder)
-    return folder
+    folder, safe = Path(reference).expanduser(), ["*.safetensors", INDEX, *_COMPANIONS]
+    local = folder.is_dir()
+    if not local:
+        folder = _download(reference, safe)
+    if any(folder.glob("*.safetensors")):
+        return folder
+    if not local and allow_pickle:
+        folder = _download(reference, [*_PICKLED, *_COMPANIONS])
+    files = sorted(folder.glob(_PICKLED[0]))
+    if not files:
+        return folder
+    sums = "".join(f"{file.name}:{_sha256(file)}\n" for file in files)
+    target = converted / hashlib.sha256(sums.encode()).hexdigest()[:16]
+    if not target.is_dir():
+        if not allow_pickle:
+            return folder
+        _convert(folder, files, target)
+    return target
 
 
-def _download(reference: str) -> Path:
+def _convert(folder: Path, files: list[Path], target: Path) -> None:
+    """Write a model of pickle files as safetensors.
+
+    Tensors alone are unpickled: torch refuses anything else in them.
+
+    Raises:
+        RequestError: a file is damaged, or holds more than tensors.
+    """
+    require_space(target, 2 * size(files))
+    names: dict[str, str] = {}
+    with whole(target) as place:
+        for file in files:
+            try:
+                tensors = torch.load(file, map_location="cpu", weights_only=True)
+            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                raise RequestError(
+                    f"{file}: not tensors alone, or damaged: {str(error).splitlines()[0][:120]}"
+                ) from None
+            # Tied tensors share their memory in a pickle; each is written by itself.
+            own = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+            written = file.name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+            save_file(own, place / written, metadata={"format": "pt"})
+            names |= dict.fromkeys(own, written)
+        if len(files) > 1:
+            (place / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
+        copy_companions(folder, place)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _download(reference: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -59,9 +117,7 @@ def _download(reference: str) -> Path:
         raise RequestError(f"model {reference!r}: no such folder")
     name, _, revision = reference.partition("@")
     try:
-        found = snapshot_download(
-            name, revision=revision or None, allow_patterns=["*.safetensors", INDEX, *_COMPANIONS]
-        )
+        found = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
     except RepositoryNotFoundError:
         raise RequestError(f"model {reference!r}: no such folder, and the hub has none") from None
     except (LocalEntryNotFoundError, OSError) as error:
@@ -93,7 +149,7 @@ def weight_files(folder: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-            hint = "; pickle files are not read, convert them to safetensors" if pickled else ""
+            hint = "; pickle files are read with --allow-pickle alone" if pickled else ""
             raise RequestError(f"{folder} has no {file.name}{hint}")
         try:
             with safe_open(file, framework="pt"):
