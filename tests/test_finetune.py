@@ -22,6 +22,7 @@ from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint
 from jdna_cli.specs import FinetuneSpec, ModelSource
 from jdna_cli.tasks import records
+from tests import toys
 from tests.conftest import QUICK
 
 LIVING = tasks.get("living")
@@ -189,9 +190,20 @@ def test_batches_hold_each_example_once_and_are_of_similar_length():
 
 
 @pytest.mark.parametrize("regime", ["dense", "sparse"])
-def test_an_interrupted_training_goes_on_to_the_same_bits(jdna, bert, monkeypatch, regime):
+@pytest.mark.parametrize("kind", ["head", "new decoder", "likelihood", "answers"])
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    jdna, bert, families, tmp_path, monkeypatch, regime, kind
+):
     pruned = () if regime == "dense" else ("--sparsity", 0.5)
-    args = ("finetune", bert, *pruned, *QUICK, "--batch-size", 8)
+    model, task = {
+        "head": (bert, "living"),
+        "new decoder": (families("bert"), "mawps"),
+        "likelihood": (families("llama"), "arc_easy"),
+        "answers": (families("t5"), "nq_open"),
+    }[kind]
+    data = toys.write(tmp_path / "data", train=96, validation=8)
+    args = ("finetune", model, *pruned, *QUICK, "--batch-size", 8, "--task", task)
+    args = (*args, "--data-dir", data)
     jdna(*args)
     number = 1 if regime == "dense" else 2
     whole = weights(jdna.home / str(number))
