@@ -40,6 +40,17 @@ def test_links_lead_somewhere():
                 assert (page.parent / link).exists(), (page.name, link)
 
 
+def test_the_task_of_ones_own_is_read(tmp_path):
+    (block,) = re.findall(r"```toml\n(.*?)```", (TOP / "docs" / "own-tasks.md").read_text(), re.S)
+    (tmp_path / "file.toml").write_text(block)
+    (tmp_path / "tickets").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "tickets" / f"{split}.csv").write_text("subject,body,queue\na,b,outage\n")
+    task = tasks.get(str(tmp_path / "file.toml"))
+    assert task.name == "tickets"
+    assert tasks.records.load(task, "train", None).labels == (1,)
+
+
 def test_the_examples_of_extending_run(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (TOP / "docs" / "extending.md").read_text(), re.S)
     for block in blocks:

@@ -72,6 +72,11 @@ BAD = [
     ('labels = ["tool", "beast"]', 'labels = ["tool", "cat"]', "row 2: label 'beast' is none of"),
     ('metric = "accuracy"', 'metric = "bleu"', "metrics: 'bleu' does not fit 'classification'"),
     ('metric = "accuracy"', 'blank = "_"', "blank: a task of kind 'classification' has no such"),
+    (
+        'labels = ["tool", "beast"]\nmetric = "accuracy"',
+        'labels = ["tool", "beast", "cat"]\nmetric = "f1"',
+        "metrics: f1 is that of the second of two labels, use macro_f1",
+    ),
     ('files = "files"', 'files = "nowhere"', "source.files: .*nowhere is no folder"),
     ('files = "files"', 'file = "files"', 'source: give hub = "OWNER/NAME" or files'),
     ('files = "files"', 'files = "files"\nhub = "a/b"', 'source: give hub = "OWNER/NAME" or files'),

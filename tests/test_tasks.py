@@ -138,6 +138,8 @@ def test_metrics_on_cases_worked_by_hand():
     assert found["accuracy"] == 5 / 8
     assert found["f1"] == pytest.approx(4 / 7)
     assert found["matthews_correlation"] == pytest.approx((2 * 3 - 1 * 2) / (3 * 4 * 4 * 5) ** 0.5)
+    assert metrics.macro_f1(labels, answers) == pytest.approx((4 / 7 + 6 / 9) / 2)
+    assert metrics.macro_f1([0, 1, 2, 2], [0, 1, 1, 2]) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     x, y = [1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 8.0]
     assert metrics.pearson(x, y) == pytest.approx(10 / (5 * 29) ** 0.5)
     assert metrics.spearman(x, y) == pytest.approx(0.8)

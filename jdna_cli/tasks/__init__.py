@@ -74,7 +74,7 @@ def _kind(needs: str, may: str, metrics: str) -> KindRules:
     return KindRules(frozenset(needs.split()), frozenset(may.split()), tuple(metrics.split()))
 
 
-_CLASSES = "accuracy f1 matthews_correlation"
+_CLASSES = "accuracy f1 macro_f1 matthews_correlation"
 KINDS: dict[str, KindRules] = {
     "classification": _kind("texts labels", "label", _CLASSES),
     "regression": _kind("texts", "label", "pearson spearman"),
@@ -154,6 +154,8 @@ class Task(BaseModel):
                 raise ValueError(f"metrics: {name!r} does not fit {self.kind!r}, use {known}")
         if self.kind == "classification" and len(self.labels) < 2:
             raise ValueError("labels: a classification needs two or more")
+        if self.kind == "classification" and "f1" in self.metrics and len(self.labels) > 2:
+            raise ValueError("metrics: f1 is that of the second of two labels, use macro_f1")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels: one occurs twice")
         if self.kind == "multiple-choice" and not (self.texts or self.blank):

@@ -29,6 +29,13 @@ def f1(labels: Values, predictions: Values) -> float:
     return float(f1_score(labels, predictions, zero_division=0.0))
 
 
+def macro_f1(labels: Values, predictions: Values) -> float:
+    """Mean over labels of each one's F1, zero for one that was never predicted."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
 def matthews_correlation(labels: Values, predictions: Values) -> float:
     """Matthews correlation coefficient, zero where all predictions are the same."""
     from sklearn.metrics import matthews_corrcoef
@@ -62,6 +69,7 @@ def _correlation(function: Callable[..., object], labels: Values, predictions: V
 METRICS: dict[str, Callable[[Values, Values], float]] = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,
