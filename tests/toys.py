@@ -66,12 +66,16 @@ def tokenizer_for(family: str) -> Any:
     single, pair = shape.get(form(family), ("$A </s>", "$A </s> $B </s>"))
     if family == "llama":
         single = "<s> $A"
+    if family == "bart":
+        single, pair = shape["encoder"]
     raw.post_processor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[("<s>", 2), ("</s>", 3)]
     )
     named = {"bos_token": "<s>", "eos_token": "</s>"}
     if form(family) == "encoder":
         named = {"cls_token": "<s>", "sep_token": "</s>"}
+    if family == "bart":
+        named["cls_token"] = "<s>"
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", **named
     )
@@ -127,8 +131,10 @@ def config_for(family: str, vocabulary: int) -> Any:
             **{**base, "bos_token_id": None}, d_model=32, d_ff=64, num_layers=2, num_heads=2,
             d_kv=16, feed_forward_proj="gated-gelu", decoder_start_token_id=0,
         ),
-        "bart": lambda: t.BartConfig(**base, **both, decoder_start_token_id=3,
-                                     forced_eos_token_id=None),
+        "bart": lambda: t.BartConfig(
+            **base, **both, decoder_start_token_id=3, forced_bos_token_id=2,
+            forced_eos_token_id=None,
+        ),
         "mbart": lambda: t.MBartConfig(
             **{**base, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}, **both,
             decoder_start_token_id=2, forced_eos_token_id=None,

@@ -102,6 +102,13 @@ def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | N
     return model  # type: ignore[no-any-return]
 
 
+def decoder_start(tokenizer: Any) -> int | None:
+    """The token that a new decoder starts with: what an encoder's texts start with."""
+    first: int | None = tokenizer.cls_token_id
+    last: int | None = tokenizer.sep_token_id
+    return last if first is None else first
+
+
 def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Module:
     """The encoder of `source` with a decoder of two layers, made afresh, that attends to it.
 
@@ -115,7 +122,7 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Modul
     config, end = encoder.config, tokenizer.sep_token_id
     width, heads = config.hidden_size, config.num_attention_heads
     torch.manual_seed(seed)
-    start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else end
+    start = decoder_start(tokenizer)
     written = transformers.BertConfig(
         vocab_size=config.vocab_size,
         hidden_size=width,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.engine import devices, languages, models, pruning, scorers
+from jdna_cli.engine import devices, languages, loading, models, pruning, scorers
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.engine.scorers.writer import Asking
 from jdna_cli.engine.tokens import Tokens
@@ -55,11 +55,14 @@ def scorer_for(
     languages.check(tokenizer, put.pairs)
     limit = models.longest(config)
     length = spec.max_length if limit is None else min(spec.max_length, limit)
+    form = scorers.form_of(config)
+    start = getattr(config, "decoder_start_token_id", None)
     return fitting(
         task,
         put,
         Tokens(tokenizer, cache),
-        causal=scorers.form_of(config) == scorers.DECODER,
+        causal=form == scorers.DECODER,
+        decoder_start=loading.decoder_start(tokenizer) if form == scorers.ENCODER else start,
         max_length=length,
         stride=getattr(spec, "stride", None),
     )

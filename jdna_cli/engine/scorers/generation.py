@@ -9,9 +9,10 @@ import transformers
 from torch import nn
 
 from jdna_cli.engine import languages, loading, models
+from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
-from jdna_cli.engine.scorers.writer import Asked, Asking, batched, left_padded, right_padded
+from jdna_cli.engine.scorers.writer import Asked, Asking, left_padded, right_padded
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task
@@ -70,7 +71,7 @@ class Generation(Asking):
             for pair in dict.fromkeys(pairs):
                 own = [i for i, other in enumerate(pairs) if other == pair]
                 config = self._config(model, pair, ends)
-                for batch in batched([len(prompts_[i]) for i in own], measuring.batch_size):
+                for batch in by_length([len(prompts_[i]) for i in own], measuring.batch_size):
                     indices = [own[j] for j in batch]
                     # A decoder goes on where its prompt ends; an encoder counts from the beginning.
                     padded = left_padded if self.causal else right_padded

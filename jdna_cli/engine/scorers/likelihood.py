@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
+from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
 from jdna_cli.engine.scorers.writer import (
     NOTHING,
@@ -22,7 +23,6 @@ from jdna_cli.engine.scorers.writer import (
     Asking,
     Pair,
     accepted,
-    batched,
     left_padded,
     right_padded,
 )
@@ -69,7 +69,7 @@ class Likelihood(Asking):
         with torch.inference_mode():
             most = max((len(encoded.pairs[i]) for i in shared), default=1)
             lengths = [len(encoded.pairs[i][0].prompt) for i in shared]
-            for batch in batched(lengths, max(1, measuring.batch_size // most)):
+            for batch in by_length(lengths, max(1, measuring.batch_size // most)):
                 questions = [shared[j] for j in batch]
                 pairs = [encoded.pairs[i] for i in questions]
                 for i, own in zip(questions, self._after(model, pairs, device), strict=True):
@@ -78,7 +78,7 @@ class Likelihood(Asking):
                 measuring.tell("evaluate", done, len(encoded))
             flat = [(i, pair) for i in alone for pair in encoded.pairs[i]]
             sums = [0.0] * len(flat)
-            for rows in batched([len(pair) for _, pair in flat], measuring.batch_size):
+            for rows in by_length([len(pair) for _, pair in flat], measuring.batch_size):
                 lost = self.surprise(model, [flat[row][1] for row in rows], device)
                 for row, value in zip(rows, lost.double().tolist(), strict=True):
                     sums[row] = -value

@@ -79,6 +79,7 @@ class Scorer(abc.ABC):
         causal: bool,
         max_length: int,
         stride: int | None = None,
+        decoder_start: int | None = None,
     ) -> None:
         """Set up.
 
@@ -89,9 +90,11 @@ class Scorer(abc.ABC):
             causal: whether the model is a decoder.
             max_length: tokens of an example at most.
             stride: tokens from one window of running text to the next; default: no overlap.
+            decoder_start: the token that the decoder of an encoder-decoder starts with.
         """
         self.task, self.conditions, self.tokens = task, conditions, tokens
         self.causal, self.max_length, self.stride = causal, max_length, stride
+        self.decoder_start = decoder_start
 
     @classmethod
     def check(cls, task: Task, config: Any, new_head: bool) -> None:

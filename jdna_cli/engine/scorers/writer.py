@@ -9,7 +9,7 @@ the prompt's own tokens end.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jdna_cli.engine import languages, loading
+from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Measuring, Scorer, Shown
 from jdna_cli.errors import RequestError
@@ -208,10 +209,9 @@ class Asking(Writer):
             names = tokenizer(
                 text_target=[target for _, target in texts], add_special_tokens=self.ends
             )["input_ids"]
-        start = tokenizer.cls_token_id
-        if start is not None and not languages.has_codes(tokenizer):
-            # Where decoding starts with this token, it is not written again.
-            names = [ids[1:] if ids[:1] == [start] else ids for ids in names]
+        if self.decoder_start is not None:
+            # What decoding starts with is not written again.
+            names = [ids[1:] if ids[:1] == [self.decoder_start] else ids for ids in names]
         return [ids[-self.max_length :] for ids in read], [ids[: self.max_length] for ids in names]
 
     def weight(self, encoded: Asked, indices: Sequence[int]) -> int:
@@ -230,17 +230,10 @@ class Asking(Writer):
         total, device = 0.0, measuring.accelerator.device
         model.eval()
         with torch.inference_mode():
-            for indices in batched(encoded.lengths, measuring.batch_size):
+            for indices in by_length(encoded.lengths, measuring.batch_size):
                 pairs = [encoded.right(i) for i in indices]
                 total += float(self.surprise(model, pairs, device).double().sum())
         return total / self.weight(encoded, range(len(encoded)))
-
-
-def batched(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """All indices, longest first, in batches."""
-    from jdna_cli.engine.batches import by_length
-
-    return by_length(lengths, batch_size)
 
 
 def left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
