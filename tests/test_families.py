@@ -58,7 +58,7 @@ def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kin
     for name in ("loss", task.metric):
         assert again["metrics"][name] == pytest.approx(dense["metrics"][name], rel=1e-5)
 
-    line = jdna("interpolate", "run:1", "run:3", *where, "--points", 3, "--json").json
+    line = jdna("interpolate", "run:1", "run:3", *where, "--points", 2, "--json").json
     for end, run in ((0, dense), (-1, pruned)):
         assert line["points"][end]["loss"] == pytest.approx(run["metrics"]["loss"], rel=1e-5)
         assert line["points"][end]["score"] == pytest.approx(run["metrics"][task.metric], rel=1e-5)
