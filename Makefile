@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# Processes that test side by side, one thread each: two threads on one core are slower than one.
+JOBS ?= $(shell nproc)
 
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -24,7 +26,7 @@ demo: $(STAMP)  ## the main job in miniature: ten cells, then the report
 	$(BIN)/jdna demo
 
 test: check  ## all checks and all tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS)
 
 check: $(STAMP)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .

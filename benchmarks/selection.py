@@ -37,9 +37,11 @@ def ours(weights: list[Tensor]) -> None:
 
 
 def ours_with_masks(weights: list[Tensor]) -> None:
-    patterns.unstructured(
-        lambda: [patterns.Scored(str(i), w, 1) for i, w in enumerate(weights)], 0.5, "global"
-    )
+    def scored() -> list[patterns.Scored]:
+        return [patterns.Scored(str(i), w, 1) for i, w in enumerate(weights)]
+
+    total = sum(w.numel() for w in weights)
+    dict(patterns.unstructured(scored, 0.5, "global", total))
 
 
 def concatenate_and_topk(weights: list[Tensor]) -> None:

@@ -49,16 +49,37 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Movement:
+    """How far one tensor's weights have moved from their pre-trained values, at one step.
+
+    "Small" are the weights that pruning chose, "large" the others. Distances are root mean squares
+    in units of the tensor's own pre-trained root mean square; shares are fractions.
+    """
+
+    tensor: str
+    step: int
+    moved_small: float | None
+    moved_large: float | None
+    regrown: float | None  # share of the weights that started at zero and are not
+    regrown_size: float | None  # their root mean square
+    flips: float  # share of all weights whose sign is another
+    overlap: float  # share of the small weights that are among as many smallest ones now
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a pipeline returns; what does not apply to its kind stays empty."""
 
     measurements: tuple[Measurement, ...] = ()
     layers: tuple[LayerSparsity, ...] = ()
     points: tuple[Point, ...] = ()
+    movements: tuple[Movement, ...] = ()
     bits: int | None = None
+    bits_per_weight: float | None = None  # of the prunable weights, in their compact form
     device: str = ""
     dtype: str | None = None
     protocol: str | None = None  # how it was measured, where a metric's name does not say it
+    remark: str | None = None  # what was done otherwise than asked, and is recorded
     notes: tuple[str, ...] = ()
 
     @property

@@ -20,18 +20,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from jdna_cli.errors import RequestError
 
 Scope = Literal["global", "layer", "row"]
-Regime = Literal["dense", "sparse", "sparse-to-dense", "dense-frozen", "reinit", "large-frozen"]
+Regime = Literal[
+    "dense", "sparse", "sparse-to-dense", "dense-frozen", "reinit", "large-frozen",
+    "quantized", "quantized-to-dense",
+]  # fmt: skip
 Precision = Literal["no", "bf16", "fp16"]
 Book = Literal["open", "closed"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 DeviceMap = Literal["auto", "balanced", "sequential"]
+Granularity = Literal["tensor", "channel"]
+Rounding = Literal["nearest", "gptq"]
+Schedule = Literal["one-shot", "iterative"]
+Kernels = Literal["dense", "semi-structured"]
 
 FINGERPRINT_VERSION = "s1"
-
-# Fields that say which weights go; without them two runs are the same but for the pruning.
-PRUNING_FIELDS = frozenset(
-    {"sparsity", "pattern", "criterion", "scope", "include", "exclude", "regime"}
-)
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,27 @@ class Spec(BaseModel):
 
 
 class PruningRequest(Spec):
-    """What both commands that prune can be asked."""
+    """What both commands that take weights away, or bits of them, can be asked."""
 
-    named: ClassVar[frozenset[str]] = frozenset({"model"})
+    named: ClassVar[frozenset[str]] = frozenset({"model", "calibration"})
 
     model: str
     sparsity: float | None = Field(None, ge=0, lt=1)
     pattern: str | None = None
+    quantize: int | None = Field(None, ge=2, le=8)
     criterion: str = "magnitude"
     scope: Scope = "global"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    granularity: Granularity = "channel"
+    group_size: int | None = Field(None, ge=2)
+    asymmetric: bool = False
+    rounding: Rounding = "nearest"
+    calibration: str | None = None
+    calibration_samples: int = Field(128, ge=1)
+    calibration_length: int = Field(2048, ge=2)
+    sequential: bool = True
+    pruning_seed: int = Field(0, ge=0)
 
     @field_validator("sparsity")
     @classmethod
@@ -96,26 +108,57 @@ class PruningRequest(Spec):
 
     @model_validator(mode="after")
     def _at_most_one_way(self) -> Self:
-        if self.sparsity is not None and self.pattern is not None:
-            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M, not both")
+        if len([x for x in (self.sparsity, self.pattern, self.quantize) if x is not None]) > 1:
+            raise ValueError(
+                "give either --sparsity S (0 ≤ S < 1), or --pattern N:M, or --quantize BITS"
+            )
+        if self.quantize is None:
+            for name in ("granularity", "group_size", "asymmetric", "rounding"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"--{name.replace('_', '-')}: goes with --quantize alone")
+        elif self.criterion != "magnitude":
+            raise ValueError("--criterion: --quantize rounds every weight, it chooses none")
+        if self.group_size is not None and self.granularity == "tensor":
+            raise ValueError("--group-size: groups divide a channel, leave --granularity out")
         return self
+
+    def determining(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """As of any request; a user's own criterion goes by the name of its file."""
+        found = super().determining(without)
+        file, colon, function = self.criterion.rpartition(":")
+        if colon and "criterion" in found:
+            found["criterion"] = f"{Path(file).name}:{function}"
+        return found
 
     @property
     def prunes(self) -> bool:
-        """Whether the request itself takes weights away."""
-        return self.sparsity is not None or self.pattern is not None
+        """Whether the request itself takes weights, or bits of them, away."""
+        return any(x is not None for x in (self.sparsity, self.pattern, self.quantize))
 
 
 class PruneSpec(PruningRequest):
-    """Prune a model once: which weights go, chosen by what."""
+    """Prune a model once: which weights go, chosen by what; or how they are rounded."""
 
     kind: ClassVar[str] = "prune"
+    neutral: ClassVar[frozenset[str]] = frozenset({"packed"})
+
+    packed: bool = False
 
     @model_validator(mode="after")
     def _some_way(self) -> Self:
         if not self.prunes:
-            raise ValueError("give either --sparsity S (0 ≤ S < 1) or --pattern N:M")
+            raise ValueError(
+                "give either --sparsity S (0 ≤ S < 1), or --pattern N:M, or --quantize BITS"
+            )
         return self
+
+
+# Fields that say what is taken away, and how it is made good: without them two runs are the same
+# but for the pruning.
+PRUNING_FIELDS = frozenset(
+    {*PruningRequest.model_fields, "regime", "schedule", "schedule_rounds", "schedule_end",
+     "teacher", "distill_weight", "temperature"}
+) - {"model"}  # fmt: skip
 
 
 class Knobs(Spec):
@@ -127,15 +170,17 @@ class Knobs(Spec):
     pairs: str | None = None
 
 
-# The knobs as columns of a run; shots and data_fraction are knobs as well.
-KNOB_FIELDS = ("options", "shots", "book", "context_words", "pairs")
+KNOB_FIELDS = tuple(Knobs.model_fields)
 
 
 class FinetuneSpec(PruningRequest, Knobs):
     """Fine-tune a model on a task under a transfer regime."""
 
     kind: ClassVar[str] = "finetune"
-    neutral: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "eval_batch_size"})
+    neutral: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_every", "eval_batch_size", "dynamics", "dynamics_every"}
+    )
+    named: ClassVar[frozenset[str]] = PruningRequest.named | {"teacher"}
 
     task: str
     regime: Regime = "dense"
@@ -153,6 +198,26 @@ class FinetuneSpec(PruningRequest, Knobs):
     seed: int = Field(41, ge=0)
     mixed_precision: Precision = "no"
     checkpoint_every: int = Field(500, ge=0)
+    schedule: Schedule = "one-shot"
+    schedule_rounds: int = Field(10, ge=1)
+    schedule_end: float = Field(0.5, gt=0, le=1)
+    teacher: str | None = None
+    distill_weight: float = Field(0.5, gt=0, le=1)
+    temperature: float = Field(2.0, gt=0)
+    dynamics: bool = False
+    dynamics_every: int = Field(100, ge=1)
+
+    @model_validator(mode="after")
+    def _settings_that_are_read(self) -> Self:
+        for switch, names in (
+            (self.schedule != "one-shot", ("schedule_rounds", "schedule_end")),
+            (self.teacher is not None, ("distill_weight", "temperature")),
+        ):
+            for name in names if not switch else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    flag = "--schedule iterative" if name.startswith("schedule") else "--teacher"
+                    raise ValueError(f"--{name.replace('_', '-')}: goes with {flag} alone")
+        return self
 
     def prune_spec(self) -> PruneSpec:
         """The pruning that comes before this fine-tuning."""
@@ -164,7 +229,7 @@ class EvalSpec(Knobs):
     """Measure a model on one split of a task."""
 
     kind: ClassVar[str] = "eval"
-    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size", "device_map"})
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size", "device_map", "time"})
     named: ClassVar[frozenset[str]] = frozenset({"model"})
 
     model: str
@@ -179,6 +244,8 @@ class EvalSpec(Knobs):
     seed: int = Field(0, ge=0)
     dtype: Dtype = "float32"
     device_map: DeviceMap | None = None
+    time: bool = False
+    kernels: Kernels = "dense"
 
 
 class HarnessSpec(Spec):
@@ -218,6 +285,9 @@ class InterpolateSpec(Knobs):
     shots: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
 
+
+# The specs that measure a task.
+Measured = FinetuneSpec | EvalSpec | InterpolateSpec
 
 # Fields of any spec that never change a result.
 NEUTRAL = FinetuneSpec.neutral | EvalSpec.neutral | HarnessSpec.neutral | InterpolateSpec.neutral

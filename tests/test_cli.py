@@ -300,7 +300,7 @@ def test_every_field_of_a_spec_has_a_flag_with_the_same_default(function, spec, 
     inherited = {"max_length", *(("mixed_precision", "split") if "eval" in str(renamed) else ())}
     for name, field in spec.model_fields.items():
         parameter = parameters[renamed.get(name, name)]
-        if field.is_required() or name in inherited | {"regime"}:
+        if field.is_required() or name in inherited | {"regime", "scope"}:
             continue
         default = parameter.default
         default = default.value if isinstance(default, Enum) else default

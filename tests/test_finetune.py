@@ -41,7 +41,7 @@ def pretrained(folder, trained):
     return {f"bert.{n}": t for n, t in weights(folder).items() if f"bert.{n}" in trained}
 
 
-@pytest.mark.parametrize("regime", [name for name in REGIMES if name != "dense"])
+@pytest.mark.parametrize("regime", [n for n, r in REGIMES.items() if r.needs == "weights"])
 def test_each_regime_on_the_command_line_does_to_the_weights_what_it_says(jdna, bert, regime):
     args = ("--regime", regime, "--sparsity", 0.5, "--weight-decay", 0.01, *QUICK)
     found = jdna("finetune", bert, *args, "--json").json

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune as torch_prune
 
 from jdna_cli.sparsity import criteria, patterns
+from jdna_cli.sparsity.compensation import Target
 from jdna_cli.sparsity.patterns import Scored
 
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
@@ -38,7 +39,7 @@ def test_counts_are_exact_and_the_largest_stay(
 ):
     shape = (rows, width) if input_dim == 1 else (width, rows)
     score = [weights(seed + i, shape, dtype, coarse) for i in range(2)]
-    masks = patterns.unstructured(source(*score, input_dim=input_dim), sparsity, scope)
+    masks = dict(patterns.unstructured(source(*score, input_dim=input_dim), sparsity, scope))
     kept = [masks[f"w{i}"].unpacked() for i in range(2)]
     if scope == "global":
         together = torch.cat([x.abs().flatten() for x in score])
@@ -84,7 +85,7 @@ def test_n_of_m_equals_the_naive_rule(seed, m, groups, rows, dtype, coarse, inpu
     n = data.draw(st.integers(1, m - 1))
     score = weights(seed, (rows, groups * m), dtype, coarse)
     stored = score if input_dim == 1 else score.T.contiguous()
-    mask = patterns.n_of_m(source(stored, input_dim=input_dim), n, m)["w0"].unpacked()
+    mask = dict(patterns.n_of_m(source(stored, input_dim=input_dim), n, m))["w0"].unpacked()
     mask = mask if input_dim == 1 else mask.T
     expected = torch.stack([naive_n_of_m(row.abs().float(), n, m) for row in score])
     assert torch.equal(mask, expected)
@@ -95,7 +96,7 @@ def test_one_ranking_serves_every_n():
     ranks = patterns.rank_in_groups(Scored("w", score, 1), 8)
     masks = [patterns.keep_n(ranks, n, 1).unpacked() for n in range(1, 8)]
     for n, mask in enumerate(masks, 1):
-        assert torch.equal(mask, patterns.n_of_m(source(score), n, 8)["w0"].unpacked())
+        assert torch.equal(mask, dict(patterns.n_of_m(source(score), n, 8))["w0"].unpacked())
     assert all(bool((a <= b).all()) for a, b in zip(masks, masks[1:], strict=False))
 
 
@@ -104,7 +105,7 @@ def test_two_of_four_agrees_with_torch_ao():
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32, bias=False))
-    ours = patterns.n_of_m(source(model[0].weight.detach().clone()), 2, 4)["w0"].unpacked()
+    ours = dict(patterns.n_of_m(source(model[0].weight.detach().clone()), 2, 4))["w0"].unpacked()
     sparsifier = WeightNormSparsifier(1.0, (1, 4), 2)
     sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
     sparsifier.step()
@@ -117,7 +118,7 @@ def test_global_magnitude_agrees_with_torch(sparsity):
     torch.manual_seed(3)
     layers = [torch.nn.Linear(50, 40), torch.nn.Linear(40, 70)]
     score = [layer.weight.detach().clone() for layer in layers]
-    masks = patterns.unstructured(source(*score), sparsity, "global")
+    masks = dict(patterns.unstructured(source(*score), sparsity, "global"))
     torch_prune.global_unstructured(
         [(layer, "weight") for layer in layers], torch_prune.L1Unstructured, amount=sparsity
     )
@@ -129,7 +130,8 @@ def test_masks_of_rising_sparsity_are_nested():
     score = torch.randn(100, 100).bfloat16()
     for scope in ("global", "layer", "row"):
         masks = [
-            patterns.unstructured(source(score), s / 20, scope)["w0"].unpacked() for s in range(20)
+            dict(patterns.unstructured(source(score), s / 20, scope))["w0"].unpacked()
+            for s in range(20)
         ]
         assert all(bool((b <= a).all()) for a, b in zip(masks, masks[1:], strict=False))
 
@@ -138,9 +140,20 @@ def test_masks_of_rising_sparsity_are_nested():
 def test_every_criterion_scores_every_weight_without_touching_it(name):
     weight = torch.randn(16, 32)
     before = weight.clone()
-    statistics = criteria.Statistics("layer.weight")
-    score = criteria.load(name).score(weight, statistics)
-    assert score.shape == weight.shape
-    assert torch.isfinite(score).all()
+    inputs, gradients = torch.randn(50, 32), torch.randn(9, 16, 32)
+    statistics = criteria.Statistics(
+        "layer.weight", input_norm=inputs.norm(dim=0), gram=inputs.T @ inputs,
+        gradient=gradients.mean(0), squared_gradient=gradients.square().mean(0),
+    )  # fmt: skip
+    criterion = criteria.load(name)
+    if criterion.score is None:
+        pruned, again = (criterion.prune_layer(weight, statistics, Target(0.5)) for _ in range(2))
+        assert int((pruned.weight == 0).sum()) == 256
+        assert torch.equal(pruned.weight != 0, pruned.kept)
+        assert torch.equal(pruned.weight, again.weight)
+    else:
+        score = criterion.score(weight, statistics)
+        assert score.shape == weight.shape
+        assert torch.isfinite(score).all()
+        assert torch.equal(score, criterion.score(weight, statistics))
     assert torch.equal(weight, before)
-    assert torch.equal(score, criteria.load(name).score(weight, statistics))

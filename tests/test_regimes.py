@@ -23,7 +23,7 @@ def model_and_masks(sparsity=0.6):
     def scored():
         return [patterns.Scored(n, weights[n].detach(), 1) for n in names]
 
-    return model, weights, patterns.unstructured(scored, sparsity, "global")
+    return model, weights, dict(patterns.unstructured(scored, sparsity, "global"))
 
 
 def train(model, optimizer, steps=12, constraint=None, clip=None):

@@ -77,6 +77,26 @@ CHANGES = {
     "book": "open",
     "context_words": 100,
     "pairs": "en-de",
+    "quantize": 4,
+    "granularity": "tensor",
+    "group_size": 8,
+    "asymmetric": True,
+    "rounding": "gptq",
+    "calibration_samples": 3,
+    "calibration_length": 100,
+    "sequential": False,
+    "pruning_seed": 1,
+    "schedule": "iterative",
+    "schedule_rounds": 3,
+    "schedule_end": 0.7,
+    "distill_weight": 0.1,
+    "temperature": 1.0,
+}
+# Fields that are read with another one alone.
+WITH = {
+    **{key: {"quantize": 8} for key in ("granularity", "group_size", "asymmetric", "rounding")},
+    **{key: {"schedule": "iterative"} for key in ("schedule_rounds", "schedule_end")},
+    **{key: {"teacher": "t"} for key in ("distill_weight", "temperature")},
 }
 
 
@@ -86,9 +106,13 @@ def test_whatever_changes_a_result_changes_its_fingerprint_and_nothing_else_does
     assert set(CHANGES) == everything, "a new field must be listed here, or be neutral"
     names = {plain.fingerprint(MODEL)}
     for field, value in CHANGES.items():
-        names.add(FinetuneSpec(**{**BASE, field: value}).fingerprint(MODEL))
+        asked = {**BASE, **WITH.get(field, {}), field: value}
+        names.add(FinetuneSpec(**asked).fingerprint(MODEL))
     assert len(names) == len(CHANGES) + 1
-    neutral = FinetuneSpec(**BASE, checkpoint_every=3, eval_batch_size=7)
+    for identity in ("calibration", "teacher", "criterion"):
+        names.add(plain.fingerprint({**MODEL, identity: "sha256:2"}))
+    assert len(names) == len(CHANGES) + 4
+    neutral = FinetuneSpec(**BASE, checkpoint_every=3, eval_batch_size=7, dynamics_every=2)
     assert neutral.fingerprint(MODEL) == plain.fingerprint(MODEL)
     assert plain.model_copy(update={"model": "x"}).fingerprint(MODEL) == plain.fingerprint(MODEL)
     assert plain.fingerprint({"model": "sha256:1"}) != plain.fingerprint(MODEL)
@@ -118,6 +142,12 @@ def test_patterns_keep_n_of_m(n, m):
         ({"pattern": "8:4"}, "--pattern: a pattern N:M keeps N"),
         ({"pattern": "²:4"}, "--pattern"),
         ({}, "give either --sparsity"),
+        ({"quantize": 1}, "--quantize: Input should be greater than or equal to 2"),
+        ({"quantize": 9}, "--quantize: Input should be less than or equal to 8"),
+        ({"quantize": 4, "sparsity": 0.5}, "give either --sparsity"),
+        ({"quantize": 4, "criterion": "wanda"}, "rounds every weight"),
+        ({"quantize": 4, "granularity": "tensor", "group_size": 8}, "--group-size: groups divide"),
+        ({"sparsity": 0.5, "group_size": 8}, "--group-size: goes with --quantize alone"),
         ({"sparsity": 0.5, "pattern": "2:4"}, "give either --sparsity"),
         ({"sparsity": 0.5, "colour": 1}, "--colour"),
     ],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlmodel import SQLModel
 
 from jdna_cli.errors import JdnaError, RequestError, redact
-from jdna_cli.results import LayerSparsity, Measurement, Outcome, Point
+from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome, Point
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 from jdna_cli.store import database, reading, schema
 from jdna_cli.store.ledger import Ledger, Opening
@@ -95,8 +95,11 @@ def test_what_is_recorded_comes_back(ledger):
         (Measurement("validation", "loss", 0.25, 3), Measurement("validation", "loss", 0.2)),
         (LayerSparsity("a.weight", (2, 3), 1, 6),),
         (Point(0.0, 1.0, 0.5), Point(1.0, 2.0, 0.25)),
-        32,
-        "cpu",
+        (Movement("a.weight", 5, 0.1, 0.2, None, None, 0.0, 1.0),),
+        bits=32,
+        bits_per_weight=2.5,
+        device="cpu",
+        remark="batch halved",
     )
     done = ledger.finish(run, outcome)
     assert ledger.outcome(done.id) == outcome

@@ -46,35 +46,58 @@ def prune(
     model: o.Model,
     sparsity: o.Sparsity = None,
     pattern: o.Pattern = None,
+    quantize: o.Quantize = None,
     criterion: o.Criterion = _PRUNE["criterion"].default,
-    scope: o.ScopeOption = o.Scope.GLOBAL,
+    scope: o.ScopeOption = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
+    granularity: o.GranularityOption = o.Granularity.CHANNEL,
+    group_size: o.GroupSize = None,
+    asymmetric: o.Asymmetric = False,
+    rounding: o.RoundingOption = o.Rounding.NEAREST,
+    calibration: o.Calibration = None,
+    calibration_samples: o.CalibrationSamples = _PRUNE["calibration_samples"].default,
+    calibration_length: o.CalibrationLength = _PRUNE["calibration_length"].default,
+    sequential: o.Sequential = True,
+    pruning_seed: o.PruningSeed = _PRUNE["pruning_seed"].default,
+    packed: o.Packed = False,
     out: o.Out = None,
     dry_run: o.DryRun = False,
+    data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
     allow_pickle: o.AllowPickle = False,
     force: o.Force = False,
     as_json: o.Json = False,
 ) -> None:
-    """Set the least important weights of a model to zero, once, before any fine-tuning."""
-    from jdna_cli.cli import jobs, showing
+    """Set the least important weights of a model to zero, or round all, before any fine-tuning."""
+    from jdna_cli.cli import pruning, showing
 
     values: dict[str, Any] = {
         "model": model,
         "sparsity": sparsity,
         "pattern": pattern,
+        "quantize": quantize,
         "criterion": criterion,
-        "scope": scope.value,
+        "scope": scope.value if scope else None,
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
+        "granularity": granularity.value,
+        "group_size": group_size,
+        "asymmetric": asymmetric,
+        "rounding": rounding.value,
+        "calibration": calibration,
+        "calibration_samples": calibration_samples,
+        "calibration_length": calibration_length,
+        "sequential": sequential,
+        "pruning_seed": pruning_seed,
+        "packed": packed,
     }
-    with _desk(home, db, force=force, allow_pickle=allow_pickle) as desk:
+    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         if dry_run:
-            showing.show_plan(jobs.plan(desk, values), as_json)
+            showing.show_plan(pruning.plan(desk, values), as_json)
         else:
-            showing.show(jobs.prune(desk, values, out), as_json)
+            showing.show(pruning.prune(desk, values, out), as_json)
 
 
 def finetune(
@@ -83,10 +106,20 @@ def finetune(
     regime: o.Regime = None,
     sparsity: o.Sparsity = None,
     pattern: o.Pattern = None,
-    criterion: o.Criterion = _FINETUNE["criterion"].default,
-    scope: o.ScopeOption = o.Scope.GLOBAL,
+    quantize: o.Quantize = None,
+    criterion: o.Criterion = _PRUNE["criterion"].default,
+    scope: o.ScopeOption = None,
     include: o.Include = None,
     exclude: o.Exclude = None,
+    granularity: o.GranularityOption = o.Granularity.CHANNEL,
+    group_size: o.GroupSize = None,
+    asymmetric: o.Asymmetric = False,
+    rounding: o.RoundingOption = o.Rounding.NEAREST,
+    calibration: o.Calibration = None,
+    calibration_samples: o.CalibrationSamples = _PRUNE["calibration_samples"].default,
+    calibration_length: o.CalibrationLength = _PRUNE["calibration_length"].default,
+    sequential: o.Sequential = True,
+    pruning_seed: o.PruningSeed = _PRUNE["pruning_seed"].default,
     data_fraction: o.DataFraction = _FINETUNE["data_fraction"].default,
     max_train_samples: o.MaxTrainSamples = None,
     epochs: o.Epochs = _FINETUNE["epochs"].default,
@@ -105,6 +138,14 @@ def finetune(
     pairs: o.Pairs = None,
     eval_batch_size: o.EvalBatchSize = _FINETUNE["eval_batch_size"].default,
     checkpoint_every: o.CheckpointEvery = _FINETUNE["checkpoint_every"].default,
+    schedule: o.ScheduleOption = o.Schedule.ONE_SHOT,
+    schedule_rounds: o.ScheduleRounds = _FINETUNE["schedule_rounds"].default,
+    schedule_end: o.ScheduleEnd = _FINETUNE["schedule_end"].default,
+    teacher: o.Teacher = None,
+    distill_weight: o.DistillWeight = _FINETUNE["distill_weight"].default,
+    temperature: o.Temperature = _FINETUNE["temperature"].default,
+    dynamics: o.Dynamics = False,
+    dynamics_every: o.DynamicsEvery = _FINETUNE["dynamics_every"].default,
     resume: o.Resume = False,
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
@@ -126,10 +167,20 @@ def finetune(
         "regime": regime,
         "sparsity": sparsity,
         "pattern": pattern,
+        "quantize": quantize,
         "criterion": criterion,
-        "scope": scope.value,
+        "scope": scope.value if scope else None,
         "include": tuple(include or ()),
         "exclude": tuple(exclude or ()),
+        "granularity": granularity.value,
+        "group_size": group_size,
+        "asymmetric": asymmetric,
+        "rounding": rounding.value,
+        "calibration": calibration,
+        "calibration_samples": calibration_samples,
+        "calibration_length": calibration_length,
+        "sequential": sequential,
+        "pruning_seed": pruning_seed,
         "data_fraction": data_fraction,
         "max_train_samples": max_train_samples,
         "epochs": epochs,
@@ -144,6 +195,14 @@ def finetune(
         "seed": seed,
         "mixed_precision": mixed_precision.value,
         "checkpoint_every": checkpoint_every,
+        "schedule": schedule.value,
+        "schedule_rounds": schedule_rounds,
+        "schedule_end": schedule_end,
+        "teacher": teacher,
+        "distill_weight": distill_weight,
+        "temperature": temperature,
+        "dynamics": dynamics,
+        "dynamics_every": dynamics_every,
         **_knobs(options, book, context_words, pairs),
     }
     with _desk(home, db, data_dir, force, resume, allow_pickle) as desk:
@@ -179,6 +238,8 @@ def evaluate(
     mixed_precision: o.MixedPrecisionOrSame = None,
     dtype: o.DtypeOption = o.Dtype.FLOAT32,
     device_map: o.DeviceMapOption = None,
+    time: o.Time = False,
+    kernels: o.KernelsOption = o.Kernels.DENSE,
     eval_batch_size: o.EvalBatchSize = _EVAL["batch_size"].default,
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
@@ -209,6 +270,8 @@ def evaluate(
         "split": split,
         "mixed_precision": mixed_precision.value if mixed_precision else None,
         "stride": stride,
+        "time": time or None,
+        "kernels": kernels.value if kernels is not o.Kernels.DENSE else None,
         **_knobs(options, book, context_words, pairs),
     }
     if (task is None) == (harness is None):
@@ -223,7 +286,8 @@ def evaluate(
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
             done = jobs.harness(desk, {**values, "harness": names, "limit": limit})
         else:
-            done = jobs.evaluate(desk, {**values, **own, "task": task})
+            kept = {name: value for name, value in own.items() if value is not None}
+            done = jobs.evaluate(desk, {**values, **kept, "task": task})
         showing.show(done, as_json)
 
 

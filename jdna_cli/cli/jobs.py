@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jdna_cli import specs
-from jdna_cli.cli import knobs
+from jdna_cli.cli import distillation, knobs, pruning
+from jdna_cli.cli.locating import PRUNED, Located, locate, written_by
 from jdna_cli.cli.running import Desk, Done, answer, perform
 from jdna_cli.errors import RequestError
-from jdna_cli.results import Planned
+from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.specs import (
     EvalSpec,
@@ -25,124 +24,8 @@ from jdna_cli.store.ledger import Opening
 from jdna_cli.store.tables import Run
 from jdna_cli.tasks import Task, check_split, get, records
 
-
-@dataclass(frozen=True)
-class Located:
-    """A model that a request named: the files, the run that wrote them, and the columns it had."""
-
-    source: ModelSource
-    run: Run | None
-    columns: Mapping[str, Any]
-
-    @property
-    def recipe(self) -> str:
-        """What the model is, but for pruning and seed: part of the recipe of what follows."""
-        return (self.run.recipe if self.run else None) or self.source.identity
-
-    @property
-    def number(self) -> int | None:
-        """The run that wrote it, if one did."""
-        return self.run.id if self.run else None
-
-
-# Columns that follow a model from run to run.
-_INHERITED = (
-    "model",
-    "model_identity",
-    "regime",
-    "criterion",
-    "pattern",
-    "scope",
-    "prunable",
-    "sparsity",
-    "data_fraction",
-    "seed",
-)
-
 # What an evaluation takes over from the fine-tuning of its model.
 _TAKEN_OVER = ("max_length", "mixed_precision", *specs.KNOB_FIELDS)
-
-
-def locate(desk: Desk, reference: str) -> Located:
-    """Find the model that `reference` names; whether it can be read is checked before it is.
-
-    Raises:
-        RequestError: there is none.
-    """
-    if reference.startswith("run:"):
-        number = reference.removeprefix("run:")
-        if not number.isdigit():
-            raise RequestError(f"{reference!r}: a run is named run:ID, as in run:2")
-        return _written_by(desk, int(number))
-    folder = Path(reference).expanduser()
-    if (writer := desk.ledger.writer_of(folder)) is not None:
-        return _written_by(desk, writer)
-    if not any(folder.glob("*.safetensors")):
-        from jdna_cli.engine import models
-
-        folder = models.fetch(reference, desk.ledger.home / ".converted", desk.allow_pickle)
-    identity = desk.ledger.identity(folder)
-    name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
-    columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
-    return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
-
-
-def _written_by(desk: Desk, number: int) -> Located:
-    source, run = desk.ledger.model_of(number)
-    columns = {name: getattr(run, name) for name in _INHERITED}
-    # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
-    return Located(source, run, {**columns, "regime": run.regime or "sparse"})
-
-
-# ------------------------------------------------------------------------------------------ prune
-
-
-def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Done:
-    """Prune a model, or find that it was done."""
-    spec = specs.build(PruneSpec, values)
-    located = locate(desk, spec.model)
-    fingerprint = spec.fingerprint({"model": located.source.identity})
-    if found := answer(desk, fingerprint, out):
-        return found
-    from jdna_cli.engine import pruning
-
-    pruning.check_prune(spec, located.source)
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"--out: {out} is not empty, name a new folder")
-    opening = Opening(
-        spec,
-        fingerprint,
-        {
-            **{name: located.columns[name] for name in ("model", "model_identity")},
-            "recipe": located.recipe,
-            "seed": located.columns["seed"],
-            **_pruning_columns(spec),
-        },
-        located.number,
-    )
-    return perform(desk, opening, lambda place: pruning.prune(spec, located.source, place), out)
-
-
-def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
-    """What a pruning would touch, from names and shapes alone; nothing is recorded."""
-    from jdna_cli.engine import pruning
-
-    spec = specs.build(PruneSpec, values)
-    return pruning.plan_prune(spec, locate(desk, spec.model).source)
-
-
-def _pruning_columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:
-    """The columns that say what was pruned."""
-    if spec.pattern:
-        n, m = specs.parse_pattern(spec.pattern)
-        asked: dict[str, Any] = {"pattern": spec.pattern, "sparsity": 1 - n / m}
-    else:
-        asked = {"pattern": "unstructured", "sparsity": spec.sparsity, "scope": spec.scope}
-    chosen = [f"+{p}" for p in spec.include] + [f"-{p}" for p in spec.exclude]
-    return {**asked, "criterion": spec.criterion, "prunable": " ".join(chosen) or None}
-
-
-# --------------------------------------------------------------------------------------- finetune
 
 
 def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
@@ -154,44 +37,37 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     task = get(asked["task"])
     asked |= knobs.put(asked, task, training=True)
     located = locate(desk, asked["model"])
-    if located.run is None and (located.source.folder / "mask.safetensors").is_file():
-        raise RequestError(
-            f"{asked['model']} was pruned by a run that this database does not know: name its "
-            "--home, or remove its mask.safetensors to let all weights train"
-        )
-    prunes = asked.get("sparsity") is not None or asked.get("pattern") is not None
-    if prunes and located.source.mask is not None:
-        raise RequestError(
-            f"{asked['model']} is pruned already: leave out --sparsity and --pattern, "
-            "or prune its own parent"
-        )
-    pruning = located.run if located.run is not None and located.run.kind == "prune" else None
-    if pruning is not None:
-        # The same request as pruning on the way: one spec, one fingerprint, one cell.
-        asked |= specs.build(PruneSpec, pruning.spec).model_dump()
-        prunes = True
-    pruned = prunes or located.source.mask is not None
-    spec = specs.build(
-        FinetuneSpec, {**asked, "regime": regime or ("sparse" if pruned else "dense")}
-    )
-    _check_regime(spec, pruned)
-    base = located if pruning is None else _base_of(desk, pruning)
+    asked, pruned = _with_pruning(desk, asked, located)
+    taken = _taken(asked, located)
+    usual = {"nothing": "dense", "weights": "sparse", "bits": "quantized"}[taken]
+    spec = pruning.spec_of(FinetuneSpec, {**asked, "regime": regime or usual})
+    _check_regime(spec, taken)
+    _check_schedule(spec, located)
+    base = located if pruned is None else _base_of(desk, pruned)
+    teacher = distillation.teacher_of(desk, spec, task)
     knobs.check(desk.data_dir, spec, task, task.evaluation_splits[0])
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
-    fingerprint = spec.fingerprint({"model": base.source.identity, "data": data})
-    if found := answer(desk, fingerprint):
+    identities = {**pruning.identities(desk, spec, base.source), "data": data}
+    if teacher is not None:
+        identities["teacher"] = teacher.source.identity
+    fingerprint = spec.fingerprint(identities)
+    if found := answer(desk, fingerprint, fits=lambda run: _has_dynamics(desk, spec, run)):
         return found
-    from jdna_cli.engine import pipelines, preparation
+    from jdna_cli.engine import finetuning, preparation
 
     preparation.check_finetune(spec, task, located.source, desk.data_dir)
+    if teacher is not None:
+        preparation.check_teacher(spec, task, located.source, teacher.source)
     start, parent = located.source, located.number
-    if prunes:
-        if pruning is None:
-            parent = prune(Desk(desk.ledger), spec.prune_spec().model_dump()).run.id
+    if spec.prunes and spec.schedule == "one-shot":
+        if pruned is None:
+            parent = pruning.prune(
+                Desk(desk.ledger, desk.data_dir), spec.prune_spec().model_dump()
+            ).run.id
         assert parent is not None
-        start = desk.ledger.model_of(parent)[0]
-        if REGIMES[spec.regime].start != "zero":
+        start = written_by(desk, parent).source
+        if REGIMES[spec.regime].start in ("pretrained", "shuffled"):
             start = ModelSource(
                 base.source.name, base.source.folder, base.source.identity, start.mask
             )
@@ -205,32 +81,95 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "regime": spec.regime,
         "data_fraction": spec.data_fraction,
         "seed": spec.seed,
+        "teacher": distillation.column(spec, teacher),
     }
-    if prunes:
-        columns |= _pruning_columns(spec)
-    elif pruned:
-        inherited = ("criterion", "pattern", "scope", "prunable", "sparsity")
-        columns |= {name: base.columns.get(name) for name in inherited}
+    if spec.prunes:
+        columns |= pruning.columns(spec)
+    elif taken != "nothing":
+        columns |= {name: base.columns.get(name) for name in PRUNED}
     else:
         columns["sparsity"] = 0.0
+    if spec.schedule == "iterative":
+        columns["schedule"] = f"iterative, {spec.schedule_rounds} rounds to {spec.schedule_end:.0%}"
     opening = Opening(spec, fingerprint, columns, parent)
+    models = finetuning.Models(start, base.source, teacher.source if teacher else None)
     return perform(
-        desk, opening, lambda place: pipelines.finetune(spec, task, start, place, desk.resume)
+        desk, opening, lambda place: finetuning.finetune(spec, task, models, place, desk.resume)
     )
 
 
-def _check_regime(spec: FinetuneSpec, pruned: bool) -> None:
-    needs = REGIMES[spec.regime].needs_mask
-    if needs and not pruned:
+def _with_pruning(
+    desk: Desk, asked: dict[str, Any], located: Located
+) -> tuple[dict[str, Any], Run | None]:
+    """The request with the pruning of the model it names, and that model's prune run, if any.
+
+    Raises:
+        RequestError: the model was pruned by a stranger, or is to be pruned twice.
+    """
+    if located.run is None and (located.source.folder / "mask.safetensors").is_file():
         raise RequestError(
-            f"--regime: {spec.regime} needs pruned weights: add --sparsity S or --pattern N:M, "
-            "or name a pruned run:ID"
+            f"{asked['model']} was pruned by a run that this database does not know: name its "
+            "--home, or remove its mask.safetensors to let all weights train"
         )
-    if not needs and pruned:
+    prunes = any(asked.get(name) is not None for name in ("sparsity", "pattern", "quantize"))
+    if prunes and (located.source.mask is not None or located.columns.get("quantization")):
         raise RequestError(
-            f"--regime: {spec.regime} prunes nothing, but the model is pruned or to be: "
-            "leave the pruning out, or use sparse-to-dense to let all weights train"
+            f"{asked['model']} is pruned already: leave out --sparsity, --pattern and --quantize, "
+            "or prune its own parent"
         )
+    if located.run is None or located.run.kind != "prune":
+        return asked, None
+    # The same request as pruning on the way: one spec, one fingerprint, one cell.
+    spec = specs.build(PruneSpec, located.run.spec)
+    return asked | spec.model_dump(exclude={"packed"}), located.run
+
+
+def _taken(asked: Mapping[str, Any], located: Located) -> str:
+    """What the model has lost, or is to lose: nothing, weights, or bits of them."""
+    if asked.get("quantize") is not None or located.columns.get("quantization"):
+        return "bits"
+    prunes = any(asked.get(name) is not None for name in ("sparsity", "pattern"))
+    return "weights" if prunes or located.source.mask is not None else "nothing"
+
+
+def _has_dynamics(desk: Desk, spec: FinetuneSpec, run: Run) -> bool:
+    assert run.id is not None
+    return not spec.dynamics or bool(desk.ledger.outcome(run.id).movements)
+
+
+def _check_schedule(spec: FinetuneSpec, located: Located) -> None:
+    if spec.schedule == "one-shot":
+        return
+    if spec.regime != "sparse" or not spec.prunes or located.source.mask is not None:
+        raise RequestError(
+            "--schedule: iterative prunes a model while it trains: name one that is not pruned, "
+            "with --sparsity S or --pattern N:M, and leave the regime sparse"
+        )
+    if criteria.load(spec.criterion).calibrated:
+        raise RequestError(
+            f"--schedule: {spec.criterion} is calibrated once, on the model as it was before "
+            "training; prune in rounds by magnitude, magnitude-inverse or random"
+        )
+
+
+def _check_regime(spec: FinetuneSpec, taken: str) -> None:
+    needs = REGIMES[spec.regime].needs
+    if needs == taken:
+        return
+    wanted = {
+        "weights": "pruned weights: add --sparsity S or --pattern N:M, or name a pruned run:ID",
+        "bits": "rounded weights: add --quantize BITS, or name a quantised run:ID",
+    }
+    if taken == "nothing":
+        raise RequestError(f"--regime: {spec.regime} needs {wanted[needs]}")
+    has = "pruned or to be" if taken == "weights" else "quantised or to be"
+    free = "sparse-to-dense" if taken == "weights" else "quantized-to-dense"
+    if needs == "nothing":
+        raise RequestError(
+            f"--regime: {spec.regime} prunes nothing, but the model is {has}: "
+            f"leave the pruning out, or use {free} to let all weights train"
+        )
+    raise RequestError(f"--regime: {spec.regime} needs {wanted[needs]}; this model is {has}")
 
 
 def _base_of(desk: Desk, run: Run) -> Located:
@@ -244,9 +183,12 @@ def _base_of(desk: Desk, run: Run) -> Located:
     except RequestError as error:
         raise RequestError(f"run:{run.id} was made from a model that is gone: {error}") from None
     spec = specs.build(PruneSpec, run.spec)
-    if spec.fingerprint({"model": base.source.identity}) != run.fingerprint:
+    if spec.fingerprint(pruning.identities(desk, spec, base.source)) != run.fingerprint:
+        what = run.spec["model"]
+        if spec.calibration is not None or ":" in spec.criterion:
+            what += ", or what it was pruned by,"
         raise RequestError(
-            f"{run.spec['model']} has changed since run:{run.id} was made from it: prune it again"
+            f"{what} has changed since run:{run.id} was made from it: prune it again"
         )
     return base
 
@@ -280,11 +222,18 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
     fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
-    if found := answer(desk, fingerprint):
+
+    def fits(run: Run) -> bool:
+        assert run.id is not None
+        measured = {m.name for m in desk.ledger.outcome(run.id).measurements}
+        return not spec.time or "latency_ms" in measured
+
+    if found := answer(desk, fingerprint, fits=fits):
         return found
-    from jdna_cli.engine import pipelines, preparation
+    from jdna_cli.engine import pipelines, preparation, timing
 
     preparation.check_measuring(spec, task, located.source)
+    timing.check_kernels(spec, located.source, located.columns.get("pattern"))
     trained = located.run is not None and located.run.kind == "finetune"
     opening = Opening(
         spec,
@@ -400,9 +349,9 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
     if run is not None and run.kind == "finetune" and run.task == task.name:
         plain = EvalSpec.model_fields
         same = all(run.spec.get(name, plain[name].default) == getattr(spec, name)
-                   for name in _TAKEN_OVER if name != "shots")  # fmt: skip
+                   for name in _TAKEN_OVER)  # fmt: skip
         same &= all(getattr(spec, name) == plain[name].default
-                    for name in ("shots", "chat", "stride", "dtype"))  # fmt: skip
+                    for name in ("shots", "chat", "stride", "dtype", "kernels"))  # fmt: skip
         splits = ("train", *task.evaluation_splits)
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir
@@ -412,5 +361,10 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
         # Draws of another seed than the fine-tuning's make another cell.
         own = own if spec.seed in (0, run.seed) else frozenset()
     return specs.digest(
-        {"kind": "eval", "model": located.recipe, "data": data, "spec": spec.determining(own)}
+        {
+            "kind": "eval",
+            "model": located.recipe,
+            "data": data,
+            "spec": spec.determining(own | {"kernels"}),
+        }
     )

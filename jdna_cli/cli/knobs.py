@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli import specs
-from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec
+from jdna_cli.specs import FinetuneSpec, Measured
 from jdna_cli.tasks import Task, conditions
-
-Measured = FinetuneSpec | EvalSpec | InterpolateSpec
 
 # Tokens per example where nobody says: in fine-tuning, and in measuring. A model that writes reads
 # whole prompts; one that has fewer positions reads as many as it has.
@@ -43,21 +41,14 @@ def check(data_dir: Path | None, spec: Measured, task: Task, split: str) -> None
     Raises:
         RequestError: names the flag.
     """
-    asked = conditions.Conditions(
-        spec.options,
-        getattr(spec, "shots", 0),
-        spec.book,
-        spec.context_words,
-        chat=getattr(spec, "chat", False),
-    )
-    conditions.check(task, asked, split, data_dir)
+    conditions.check(task, conditions.of(task, spec), split, data_dir)
 
 
 def columns(spec: Measured, task: Task) -> dict[str, Any]:
     """The knobs as columns of a run."""
     prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
     return {
-        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS if name != "shots"},
+        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS},
         "shots": getattr(spec, "shots", 0) if prompted else None,
         "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
     }

@@ -10,6 +10,7 @@ import typer
 
 MODEL_HELP = "Hub id (optional @revision), local folder, or run:ID."
 _RECIPE, _WHERE, _PRUNING, _KNOBS = "Recipe", "Where", "Pruning", "Difficulty"
+_ROUNDING, _CALIBRATION, _TEACHING = "Quantisation", "Calibration", "Teacher and dynamics"
 
 
 class Scope(StrEnum):
@@ -50,6 +51,34 @@ class DeviceMap(StrEnum):
     AUTO = "auto"
     BALANCED = "balanced"
     SEQUENTIAL = "sequential"
+
+
+class Granularity(StrEnum):
+    """What shares a scale."""
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+
+
+class Rounding(StrEnum):
+    """How weights are rounded."""
+
+    NEAREST = "nearest"
+    GPTQ = "gptq"
+
+
+class Schedule(StrEnum):
+    """When weights are pruned."""
+
+    ONE_SHOT = "one-shot"
+    ITERATIVE = "iterative"
+
+
+class Kernels(StrEnum):
+    """What multiplies matrices."""
+
+    DENSE = "dense"
+    SEMI_STRUCTURED = "semi-structured"
 
 
 class Format(StrEnum):
@@ -101,11 +130,164 @@ Pattern = Annotated[
     ),
 ]
 Criterion = Annotated[
-    str, typer.Option(help="What scores a weight's importance.", rich_help_panel=_PRUNING)
+    str,
+    typer.Option(
+        help="What scores a weight's importance: magnitude, magnitude-inverse, random, gradient, "
+        "fisher, wanda, sparsegpt, or a function of a file of your own, as in mine.py:score.",
+        rich_help_panel=_PRUNING,
+    ),
 ]
 ScopeOption = Annotated[
-    Scope,
-    typer.Option("--scope", help="Where scores compete.", rich_help_panel=_PRUNING),
+    Scope | None,
+    typer.Option(
+        "--scope",
+        help="Where scores compete; by default as the criterion says: global, for wanda row, for "
+        "sparsegpt layer.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+PruningSeed = Annotated[
+    int,
+    typer.Option(
+        help="Seed of random scores and of calibration samples.", rich_help_panel=_PRUNING
+    ),
+]
+Quantize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BITS",
+        help="In place of pruning: round every prunable weight to 2 … 8 bits.",
+        rich_help_panel=_ROUNDING,
+    ),
+]
+GranularityOption = Annotated[
+    Granularity,
+    typer.Option(
+        "--granularity", help="What shares a scale: the tensor, or each output channel.",
+        rich_help_panel=_ROUNDING,
+    ),
+]  # fmt: skip
+GroupSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="A scale for each N consecutive weights of a channel along the input.",
+        rich_help_panel=_ROUNDING,
+    ),
+]
+Asymmetric = Annotated[
+    bool,
+    typer.Option(
+        "--asymmetric", help="Values from the smallest to the largest weight, with a zero point.",
+        rich_help_panel=_ROUNDING,
+    ),
+]  # fmt: skip
+RoundingOption = Annotated[
+    Rounding,
+    typer.Option(
+        "--rounding",
+        help="To the nearest value, or column by column with the error made good by the columns "
+        "to the right (needs --calibration).",
+        rich_help_panel=_ROUNDING,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK|FILE",
+        help="What the model is run on to choose weights: a task's training examples, or windows "
+        "of a text file.",
+        rich_help_panel=_CALIBRATION,
+    ),
+]
+CalibrationSamples = Annotated[
+    int, typer.Option(help="Examples, or windows.", rich_help_panel=_CALIBRATION)
+]
+CalibrationLength = Annotated[
+    int,
+    typer.Option(
+        help="Tokens of a window, and of an example at most; no more than the model has positions.",
+        rich_help_panel=_CALIBRATION,
+    ),
+]
+Sequential = Annotated[
+    bool,
+    typer.Option(
+        "--sequential/--no-sequential",
+        help="Choose within a block by what the blocks before it, already pruned, make of the "
+        "samples; else by what they made before. Global scores are always of the model as it was.",
+        rich_help_panel=_CALIBRATION,
+    ),
+]
+Packed = Annotated[
+    bool,
+    typer.Option(
+        "--packed",
+        help="Write the compact form: bit masks and kept values, 2:4 places, or codes. Every "
+        "command of jdna reads it, bit for bit; transformers does not.",
+        rich_help_panel=_WHERE,
+    ),
+]
+ScheduleOption = Annotated[
+    Schedule,
+    typer.Option(
+        "--schedule",
+        help="Prune once before training, or in rounds while training (cubic).",
+        rich_help_panel=_PRUNING,
+    ),
+]
+ScheduleRounds = Annotated[
+    int, typer.Option(help="Rounds of the iterative schedule.", rich_help_panel=_PRUNING)
+]
+ScheduleEnd = Annotated[
+    float,
+    typer.Option(
+        help="Share of all steps after which the last round has been.", rich_help_panel=_PRUNING
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Learn from this model's outputs too: run:ID, a folder, or a hub id; for classes and "
+        "numbers one that was fine-tuned on the task.",
+        rich_help_panel=_TEACHING,
+    ),
+]
+DistillWeight = Annotated[
+    float,
+    typer.Option(
+        help="Weight of the divergence from the teacher; the labels' loss has the rest.",
+        rich_help_panel=_TEACHING,
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(help="Temperature of both softmaxes.", rich_help_panel=_TEACHING),
+]
+Dynamics = Annotated[
+    bool,
+    typer.Option(
+        "--dynamics",
+        help="Record how far small and large weights move, tensor by tensor.",
+        rich_help_panel=_TEACHING,
+    ),
+]
+DynamicsEvery = Annotated[
+    int, typer.Option(metavar="STEPS", help="Steps between records.", rich_help_panel=_TEACHING)
+]
+Time = Annotated[
+    bool,
+    typer.Option("--time", help="Measure latency and throughput too.", rich_help_panel=_WHERE),
+]
+KernelsOption = Annotated[
+    Kernels,
+    typer.Option(
+        "--kernels",
+        help="Multiply 2:4 weights by the GPU's semi-structured kernels, with --dtype float16 or "
+        "bfloat16.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Include = Annotated[
     list[str] | None,
@@ -127,8 +309,9 @@ Exclude = Annotated[
 Regime = Annotated[
     str | None,
     typer.Option(
-        help="Transfer regime: dense, sparse, sparse-to-dense, dense-frozen, reinit, large-frozen. "
-        "By default sparse where something was pruned, else dense.",
+        help="Transfer regime: dense, sparse, sparse-to-dense, dense-frozen, reinit, "
+        "large-frozen; quantized, quantized-to-dense. By default sparse where something was "
+        "pruned, quantized where it was rounded, else dense.",
         rich_help_panel=_RECIPE,
     ),
 ]

@@ -46,10 +46,15 @@ class Done:
     notes: tuple[str, ...] = ()
 
 
-def answer(desk: Desk, fingerprint: str, out: Path | None = None) -> Done | None:
+def answer(
+    desk: Desk,
+    fingerprint: str,
+    out: Path | None = None,
+    fits: Callable[[Run], bool] = lambda run: True,
+) -> Done | None:
     """The finished run that has this result already, if there is one and it may be used."""
     ledger = desk.ledger
-    twin = None if desk.force else ledger.finished(fingerprint)
+    twin = None if desk.force else ledger.finished(fingerprint, fits)
     if twin is None or (out is not None and ledger.folder(twin) != out.resolve()):
         return None
     assert twin.id is not None

@@ -31,6 +31,12 @@ _COLUMNS = (
     "sparsity",
     "sparsity_reached",
     "bits",
+    "bits_per_weight",
+    "quantization",
+    "calibration",
+    "pruning_seed",
+    "schedule",
+    "teacher",
     "dtype",
     "data_fraction",
     "options",
@@ -44,6 +50,7 @@ _COLUMNS = (
     "started_at",
     "finished_at",
     "device",
+    "remark",
     "error",
 )
 
@@ -107,7 +114,7 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
     if run.kind == "prune":
         for line in pruning_lines(outcome):
             print(line)
-        print(f"model: {done.folder} (zeros are stored like any value: as large as before)")
+        print(f"model: {done.folder} ({_size(run, outcome)})")
     else:
         if run.kind == "interpolate":
             _print_points(done)
@@ -120,6 +127,19 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
         print(f"files: {done.folder}")
     if plot is not None:
         print(f"plot: {plot}")
+
+
+def _size(run: Run, outcome: Outcome) -> str:
+    """What was written is worth in bytes, and what its compact form would be, or is."""
+    metrics = metrics_of(outcome)
+    if "bytes" not in metrics:
+        return "zeros are stored like any value: as large as before"
+    written, before = metrics["bytes"], metrics["dense_bytes"]
+    compact = f"{run.bits_per_weight:.2f} bits per prunable weight"
+    if written != before:
+        return f"packed: {written:,.0f} bytes, were {before:,.0f}; {compact}"
+    how = "values are" if run.quantization else "zeros are"
+    return f"{how} stored like any value: as large as before; packed: {compact}"
 
 
 def show_plan(planned: list[Planned], json_asked: bool) -> None:
@@ -138,7 +158,11 @@ def show_plan(planned: list[Planned], json_asked: bool) -> None:
 
 def title(run: Run) -> str:
     """What a run did, in a line."""
-    what = {"prune": "pruned", "finetune": "fine-tuned", "eval": "evaluated"}
+    what = {
+        "prune": "rounded" if run.quantization else "pruned",
+        "finetune": "fine-tuned",
+        "eval": "evaluated",
+    }
     parts = [f"{what.get(run.kind, 'interpolated')} {run.model}"]
     if run.task:
         parts.append(f"on {run.task}")
@@ -146,9 +170,16 @@ def title(run: Run) -> str:
         amount = f"{run.sparsity:.0%}" if run.pattern == "unstructured" else run.pattern
         scope = f" {run.scope}" if run.scope else ""
         parts.append(f"at {amount} ({run.criterion}{scope})")
+    if run.quantization:
+        parts.append(f"to {run.quantization}")
     if run.regime and run.kind == "finetune":
         parts.append(f"· {run.regime} · seed {run.seed}")
+    parts += [f"· {text}" for text in (run.schedule, _taught(run)) if text]
     return " ".join(parts)
+
+
+def _taught(run: Run) -> str:
+    return f"taught by {run.teacher}" if run.teacher and run.kind == "finetune" else ""
 
 
 def pruning_lines(outcome: Outcome) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jdna_cli.engine.files import whole
+from jdna_cli.engine.files import sha256, whole
 
 KEEP = 2  # the newest may be damaged: the one before it is kept
 
@@ -33,7 +32,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     with whole(folder / f"checkpoint-{checkpoint.step}") as target:
         save_file(checkpoint.tensors, target / "tensors.safetensors")
         (target / "state.json").write_text(json.dumps(checkpoint.state))
-        sums = {file.name: _sha256(file) for file in sorted(target.iterdir())}
+        sums = {file.name: sha256(file) for file in sorted(target.iterdir())}
         (target / "manifest.json").write_text(json.dumps(sums))
     for old in steps(folder)[KEEP:]:
         shutil.rmtree(folder / f"checkpoint-{old}")
@@ -80,11 +79,6 @@ def _damage(path: Path) -> str | None:
         sums = json.loads((path / "manifest.json").read_text())
         if set(sums) != {"tensors.safetensors", "state.json"}:
             return "manifest.json"
-        return next((name for name, told in sums.items() if _sha256(path / name) != told), None)
+        return next((name for name, told in sums.items() if sha256(path / name) != told), None)
     except (OSError, ValueError, TypeError) as error:
         return str(error)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

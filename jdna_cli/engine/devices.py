@@ -11,6 +11,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from jdna_cli.errors import RequestError
 
@@ -59,6 +60,12 @@ def name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """The type of a model's weights as a run records it: `bits` and `dtype`."""
+    weight = next(model.parameters())
+    return {"bits": 8 * weight.element_size(), "dtype": str(weight.dtype).removeprefix("torch.")}
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ def require_space(folder: Path, needed: int) -> None:
             f"{existing} has {free / 1e9:.2f} GB free, this run may need {needed / 1e9:.2f} GB: "
             "free some, or name another place with --home"
         )
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

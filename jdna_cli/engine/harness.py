@@ -100,7 +100,6 @@ def evaluate(spec: HarnessSpec, found: Found, source: ModelSource, place: Place)
     model = loading.load_writer(source, form == scorers.ENCODER_DECODER, placing)
     if spec.device_map is None:
         model.to(accelerator.device)
-    weight = next(model.parameters())
     with _quiet():
         results = lm_eval.simple_evaluate(
             model=HFLM(
@@ -135,9 +134,8 @@ def evaluate(spec: HarnessSpec, found: Found, source: ModelSource, place: Place)
     versions = " ".join(f"{name} v{version}" for name, version in results["versions"].items())
     outcome = Outcome(
         measurements=tuple(measured),
-        bits=8 * weight.element_size(),
+        **devices.weights_of(model),
         device=devices.name(accelerator.device),
-        dtype=str(weight.dtype).removeprefix("torch."),
         protocol=f"lm-eval {lm_eval.__version__}: {versions}",
     )
     with whole(place.folder) as target:
@@ -154,16 +152,12 @@ def _quiet() -> Iterator[None]:
         JdnaError: the library failed, most often for want of a data set.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    shown = contextlib.nullcontext() if sys.stderr.isatty() else _redirected()
+    shown = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        with shown:
+        with contextlib.redirect_stderr(shown):
             yield
     except (OSError, ValueError) as error:
         raise JdnaError(f"lm-eval: {str(error).splitlines()[0]}") from error
-
-
-def _redirected() -> contextlib.AbstractContextManager[object]:
-    return contextlib.redirect_stderr(io.StringIO())
 
 
 def _write_samples(target: Path, samples: dict[str, list[dict[str, Any]]]) -> None:

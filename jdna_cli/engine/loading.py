@@ -48,8 +48,8 @@ def load_for_task(
             if new_head:
                 rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
     torch.manual_seed(seed)
-    model, report = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
-    _check_report(source, task, model, report, new_head)
+    model, absent = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
+    _check_head(source, task, model, absent, new_head)
     if model.config.pad_token_id is None:
         tokenizer = models.tokenizer_of(source.folder)
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -59,14 +59,16 @@ def load_for_task(
 
 def load(
     kind: Any, source: ModelSource, use: str, placing: Placing | None = None, **rest: Any
-) -> tuple[Any, Any]:
-    """A model of one of transformers' automatic classes, and what was missing or of other shape.
+) -> tuple[Any, set[str]]:
+    """A model of one of transformers' automatic classes, and the tensors that its files lack.
+
+    A tensor of another shape is lacking as well.
 
     Raises:
         RequestError: the architecture has no such form.
     """
     try:
-        return kind.from_pretrained(  # type: ignore[no-any-return]
+        model, report = kind.from_pretrained(
             source.folder,
             use_safetensors=True,
             trust_remote_code=False,
@@ -80,6 +82,8 @@ def load(
             f"model {source.name!r} ({kind_of}) has no form for {use}: "
             f"{str(error).splitlines()[0][:120]}"
         ) from None
+    absent = {str(name) for name in report["missing_keys"]}
+    return model, absent | {str(entry[0]) for entry in report["mismatched_keys"]}
 
 
 def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | None) -> nn.Module:
@@ -91,9 +95,7 @@ def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | N
     kind = (
         transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
     )
-    model, report = load(kind, source, "writing text", placing)
-    absent = {str(name) for name in report["missing_keys"]}
-    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
+    model, absent = load(kind, source, "writing text", placing)
     if absent:
         raise RequestError(
             f"model {source.name!r} cannot write: it lacks {len(absent)} weights, "
@@ -117,8 +119,8 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Modul
     Raises:
         RequestError: the encoder's own weights are incomplete.
     """
-    encoder, report = load(transformers.AutoModel, source, "encoding")
-    _check_backbone(source, encoder, {str(name) for name in report["missing_keys"]}, "")
+    encoder, absent = load(transformers.AutoModel, source, "encoding")
+    _check_backbone(source, absent, "")
     config, end = encoder.config, tokenizer.sep_token_id
     width, heads = config.hidden_size, config.num_attention_heads
     torch.manual_seed(seed)
@@ -143,12 +145,12 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Modul
     return model  # type: ignore[no-any-return]
 
 
-def _check_report(source: ModelSource, task: Task, model: Any, report: Any, new_head: bool) -> None:
+def _check_head(
+    source: ModelSource, task: Task, model: Any, absent: set[str], new_head: bool
+) -> None:
     """Refuse what transformers only prints: weights that were missing and are now random."""
-    absent = {str(name) for name in report["missing_keys"]}
-    absent |= {str(entry[0]) for entry in report["mismatched_keys"]}
     if new_head:
-        _check_backbone(source, model, absent, f"{model.base_model_prefix}.")
+        _check_backbone(source, absent, f"{model.base_model_prefix}.")
     elif absent or (task.kind != "multiple-choice" and model.config.num_labels != task.outputs):
         raise RequestError(
             f"model {source.name!r} has no head for task {task.name!r} ({task.outputs} outputs): "
@@ -156,7 +158,7 @@ def _check_report(source: ModelSource, task: Task, model: Any, report: Any, new_
         )
 
 
-def _check_backbone(source: ModelSource, model: Any, absent: set[str], prefix: str) -> None:
+def _check_backbone(source: ModelSource, absent: set[str], prefix: str) -> None:
     """Refuse a backbone that lacks weights; poolers count as part of a head.
 
     Many models were pre-trained without a pooler.

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from jdna_cli.engine.files import require_space, whole
+from jdna_cli.engine.files import require_space, sha256, whole
 from jdna_cli.errors import JdnaError, RequestError
 
 transformers.utils.logging.set_verbosity_error()
@@ -67,7 +67,7 @@ def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
     files = sorted(folder.glob(_PICKLED[0]))
     if not files:
         return folder
-    sums = "".join(f"{file.name}:{_sha256(file)}\n" for file in files)
+    sums = "".join(f"{file.name}:{sha256(file)}\n" for file in files)
     target = converted / hashlib.sha256(sums.encode()).hexdigest()[:16]
     if not target.is_dir():
         if not allow_pickle:
@@ -102,11 +102,6 @@ def _convert(folder: Path, files: list[Path], target: Path) -> None:
         if len(files) > 1:
             (place / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": names}))
         copy_companions(folder, place)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _download(reference: str, patterns: list[str]) -> Path:
@@ -151,12 +146,21 @@ def weight_files(folder: Path) -> list[Path]:
             pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
             hint = "; pickle files are read with --allow-pickle alone" if pickled else ""
             raise RequestError(f"{folder} has no {file.name}{hint}")
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise RequestError(f"{file} is damaged or truncated: {error}") from None
+        check_whole(file)
     return files
+
+
+def check_whole(file: Path) -> None:
+    """Refuse a safetensors file that is damaged.
+
+    Raises:
+        RequestError: it cannot be opened, or is shorter or longer than it says.
+    """
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise RequestError(f"{file} is damaged or truncated: {error}") from None
 
 
 def config_of(folder: Path) -> Any:
@@ -206,6 +210,7 @@ def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """For each tensor name of any file of this architecture, the name of this model's parameter.
 
     Files differ in the prefix of the backbone: `bert.encoder…` with a head, `encoder…` without.
+    A pooler that this model has no use for is left out.
 
     Raises:
         JdnaError: a name has no parameter here.
@@ -222,6 +227,8 @@ def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     for name in names:
         bare = [name, *(name.removeprefix(prefix) for prefix in prefixes)]
         place = next((own[form] for form in bare if form in own), None)
+        if place is None and ".pooler." in f".{name}":
+            continue
         if place is None:
             raise JdnaError(f"tensor {name!r} of the mask has no weight in the model")
         found[name] = place

@@ -8,33 +8,13 @@ from typing import Any
 
 from jdna_cli.engine import devices, languages, loading, models, pruning, scorers
 from jdna_cli.engine.scorers.scorer import Scorer
-from jdna_cli.engine.scorers.writer import Asking
+from jdna_cli.engine.scorers.writer import Asking, Writer
 from jdna_cli.engine.tokens import Tokens
 from jdna_cli.errors import RequestError
-from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, ModelSource
+from jdna_cli.specs import FinetuneSpec, Measured, ModelSource
 from jdna_cli.tasks import Task, conditions
 from jdna_cli.tasks.conditions import Conditions
 from jdna_cli.tasks.records import Records, load
-
-# A spec that measures a task.
-Measured = FinetuneSpec | EvalSpec | InterpolateSpec
-
-
-def conditions_of(spec: Measured, task: Task) -> Conditions:
-    """The knobs of a request.
-
-    Raises:
-        RequestError: the task has no such direction of translation.
-    """
-    return Conditions(
-        options=spec.options,
-        shots=getattr(spec, "shots", 0),
-        book=spec.book,
-        context_words=spec.context_words,
-        pairs=conditions.pairs_of(task, spec.pairs),
-        chat=getattr(spec, "chat", False),
-        seed=spec.seed,
-    )
 
 
 def scorer_for(
@@ -48,7 +28,7 @@ def scorer_for(
     config = models.config_of(source.folder)
     fitting = scorers.choose(task, config, new_head=isinstance(spec, FinetuneSpec))
     tokenizer = models.tokenizer_of(source.folder)
-    put = conditions_of(spec, task)
+    put = conditions.of(task, spec)
     if (put.shots or put.chat) and not issubclass(fitting, Asking):
         flag = "--shots" if put.shots else "--chat"
         raise RequestError(f"{flag}: {config.model_type} is an encoder, it is not prompted")
@@ -105,9 +85,32 @@ def check_finetune(
     """
     check_measuring(spec, task, source)
     for split in ("train", *task.evaluation_splits):
-        examples(task, split, conditions_of(spec, task), data_dir)
+        examples(task, split, conditions.of(task, spec), data_dir)
     if spec.prunes:
-        pruning.check_prune(spec.prune_spec(), source)
+        pruning.check_prune(spec.prune_spec(), source, data_dir)
+
+
+def check_teacher(
+    spec: FinetuneSpec, task: Task, source: ModelSource, teacher: ModelSource
+) -> None:
+    """Find out whether a teacher's outputs can be compared with the model's.
+
+    Raises:
+        RequestError: it cannot do the task, or writes other tokens.
+    """
+    models.weight_files(teacher.folder)
+    own = scorer_for(spec, task, source)
+    config = models.config_of(teacher.folder)
+    theirs = scorers.choose(task, config, new_head=False)
+    if type(own) is not theirs:
+        raise RequestError(
+            f"--teacher: {teacher.name} does task {task.name!r} by {theirs.__name__.lower()}, the "
+            f"model by {type(own).__name__.lower()}: their outputs cannot be compared"
+        )
+    if issubclass(theirs, Writer):
+        mine, other = own.tokens.tokenizer, models.tokenizer_of(teacher.folder)
+        if mine.get_vocab() != other.get_vocab():
+            raise RequestError(f"--teacher: {teacher.name} writes other tokens than the model")
 
 
 def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:

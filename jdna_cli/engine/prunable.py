@@ -123,8 +123,10 @@ def select(
     return found
 
 
-def check_pattern(shapes: dict[str, tuple[int, ...]], prunable: list[Prunable], m: int) -> None:
-    """Refuse N:M where a tensor's input width is not a multiple of M.
+def check_groups(
+    shapes: dict[str, tuple[int, ...]], prunable: list[Prunable], m: int, flag: str, other: str
+) -> None:
+    """Refuse groups of M where a tensor's input width is not a multiple of M.
 
     Raises:
         RequestError: names the first such tensor and its width.
@@ -133,6 +135,6 @@ def check_pattern(shapes: dict[str, tuple[int, ...]], prunable: list[Prunable], 
         width = shapes[tensor.name][tensor.input_dim]
         if width % m:
             raise RequestError(
-                f"--pattern: {tensor.name} has {width} inputs, which groups of {m} do not divide; "
-                f"leave it out with --exclude '{tensor.name}' or choose another M"
+                f"{flag}: {tensor.name} has {width} inputs, which groups of {m} do not divide; "
+                f"leave it out with --exclude '{tensor.name}' or choose {other}"
             )

@@ -1,107 +1,181 @@
-"""Pruning: which weights of a model go, planned from its names and shapes, and written."""
+"""Pruning and quantisation: planned from a model's names and shapes, and written.
+
+Where the weights alone decide, tensors stream from file to file, one at a time. Where activations
+do, blocks are treated one after the other (`blockwise`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from jdna_cli.engine import models, prunable
+from jdna_cli.engine import blockwise, calibration, devices, models, prunable
+from jdna_cli.engine.changes import Change, Plan, score_of
 from jdna_cli.engine.files import require_space, whole
+from jdna_cli.engine.packed import Folder
 from jdna_cli.engine.place import Place, write_records
 from jdna_cli.errors import RequestError
 from jdna_cli.results import LayerSparsity, Outcome, Planned
-from jdna_cli.sparsity import criteria, masks, patterns
-from jdna_cli.sparsity.masks import Mask
+from jdna_cli.sparsity import criteria, masks, packing, patterns, quantization, streams
+from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import ModelSource, PruneSpec, parse_pattern
 
 
-def check_prune(spec: PruneSpec, source: ModelSource) -> list[prunable.Prunable]:
-    """The tensors that `spec` would prune in `source`, from names and shapes alone.
+def plan(spec: PruneSpec, source: ModelSource) -> Plan:
+    """What `spec` would touch in `source`, from names and shapes alone.
 
     Raises:
-        RequestError: there are none, the pattern fits one of them not, or the criterion is unknown.
+        RequestError: nothing, or the pattern, group or scope does not fit, or the criterion is
+            unknown, or wants for calibration data or has no use for them.
     """
-    shapes, config = _described(source)
-    criteria.load(spec.criterion)
-    if spec.pattern and spec.scope != "global":
-        raise RequestError(f"--scope: {spec.pattern} competes within groups, it has no scope")
-    chosen = prunable.select(config, list(shapes), spec.include, spec.exclude)
+    files = models.weight_files(source.folder)
+    stored = streams.entries(files)
+    criterion = criteria.load(spec.criterion)
+    _check_scope(spec, criterion)
+    _check_calibration(spec, criterion)
+    chosen = prunable.select(
+        models.config_of(source.folder), list(stored), spec.include, spec.exclude
+    )
+    shapes = {tensor.name: stored[tensor.name].shape for tensor in chosen}
     if spec.pattern:
-        prunable.check_pattern(shapes, chosen, parse_pattern(spec.pattern)[1])
-    return chosen
+        m = parse_pattern(spec.pattern)[1]
+        prunable.check_groups(shapes, chosen, m, "--pattern", "another M")
+    if spec.group_size:
+        prunable.check_groups(shapes, chosen, spec.group_size, "--group-size", "another size")
+    return Plan(spec, source, files, stored, criterion, {t.name: t.input_dim for t in chosen})
 
 
-def plan_prune(spec: PruneSpec, source: ModelSource) -> list[Planned]:
+def _check_scope(spec: PruneSpec, criterion: criteria.Criterion) -> None:
+    if (spec.pattern or spec.quantize) and spec.scope != "global":
+        what = spec.pattern or "--quantize"
+        raise RequestError(f"--scope: {what} competes within groups, it has no scope")
+    if criterion.prune_layer and spec.sparsity is not None and spec.scope != criterion.scope:
+        raise RequestError(
+            f"--scope: {criterion.name} chooses while it changes a tensor, its scope is "
+            f"{criterion.scope}, not {spec.scope}"
+        )
+
+
+def _check_calibration(spec: PruneSpec, criterion: criteria.Criterion) -> None:
+    needed = criterion.calibrated or spec.rounding == "gptq"
+    what = "--rounding gptq" if spec.rounding == "gptq" else f"criterion {criterion.name!r}"
+    if needed and spec.calibration is None:
+        raise RequestError(f"{what} needs calibration data: --calibration TASK or FILE")
+    if not needed and spec.calibration is not None:
+        raise RequestError(f"--calibration: {what} makes no use of calibration data")
+
+
+def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> Plan:
+    """`plan`, and whether the calibration data will do; nothing is computed.
+
+    Raises:
+        RequestError: says what is wrong.
+    """
+    found = plan(spec, source)
+    if spec.calibration is not None:
+        gradients = found.criterion.needs == "gradients"
+        calibration.prepare(spec, source, data_dir, gradients=gradients)
+    return found
+
+
+def plan_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> list[Planned]:
     """Every tensor of the model's file, and why those that would not be pruned would not."""
-    chosen = {tensor.name for tensor in check_prune(spec, source)}
-    shapes, config = _described(source)
-    reasons = prunable.reasons(config, list(shapes))
+    found = check_prune(spec, source, data_dir)
+    reasons = prunable.reasons(models.config_of(source.folder), list(found.stored))
     asked = "left out by --include or --exclude"
     return [
-        Planned(name, shape, None if name in chosen else reasons[name] or asked)
-        for name, shape in sorted(shapes.items())
+        Planned(name, entry.shape, None if name in found.chosen else reasons[name] or asked)
+        for name, entry in sorted(found.stored.items())
     ]
 
 
-def _described(source: ModelSource) -> tuple[dict[str, tuple[int, ...]], Any]:
-    """Shapes of all tensors of a model's files, and its configuration."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in models.weight_files(source.folder):
-        with safe_open(file, framework="pt") as handle:
-            shapes |= {n: tuple(handle.get_slice(n).get_shape()) for n in handle.keys()}  # noqa: SIM118
-    return shapes, models.config_of(source.folder)
-
-
 def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
-    """Write `source` with the chosen weights set to zero; every other byte of it as it was."""
-    chosen = check_prune(spec, source)
-    files = models.weight_files(source.folder)
-    require_space(place.folder, models.size(files))
-    with ExitStack() as stack:
-        handles = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
-        where = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
-        found = choose_masks(spec, chosen, where)
-        with whole(place.folder) as target:
-            for file, handle in zip(files, handles, strict=True):
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-                for name in tensors.keys() & found.keys():
-                    tensors[name] = tensors[name].clone(memory_format=torch.contiguous_format)
-                    masks.clear_(tensors[name], found[name])
-                save_file(tensors, target / file.name, metadata=handle.metadata())
-            bits = 8 * min(where[p.name].get_tensor(p.name).element_size() for p in chosen)
-            models.copy_companions(source.folder, target)
-            if (index := source.folder / models.INDEX).is_file():
-                (target / models.INDEX).write_bytes(index.read_bytes())
-            masks.save(found, target / "mask.safetensors")
-            layers = tuple(_layer(name, mask) for name, mask in found.items())
-            outcome = Outcome(layers=layers, bits=bits, device="cpu")
-            write_records(target, spec, outcome)
+    """Write `source` with the chosen weights set to zero, or rounded; all else as it was."""
+    found = check_prune(spec, source, place.data_dir)
+    require_space(place.folder, models.size(found.files))
+    layers: dict[str, LayerSparsity] = {}
+    notes: list[str] = []
+    packed_bits = 0
+    with whole(place.folder) as target:
+        with Folder(found, target) as folder, _beside(found, target) as beside:
+            for change in _changes(found, place, notes):
+                entry = found.stored[change.name]
+                kept = int(torch.count_nonzero(change.tensor))
+                if change.quantized is not None:
+                    own = change.quantized
+                    quantization.add(beside, change.name, own)
+                    packed_bits += packing.codes_bits(entry.numel, own.grid, own.scales, own.zeros)
+                elif change.mask is not None:
+                    masks.add(beside, change.name, change.mask)
+                    packed_bits += packing.sparse_bits(change.mask, 8 * entry.bytes_each)
+                    kept = change.mask.kept
+                layers[change.name] = LayerSparsity(change.name, entry.shape, kept, entry.numel)
+                folder.put(change)
+        models.copy_companions(source.folder, target)
+        computed = found.blockwise or found.criterion.calibrated
+        outcome = Outcome(
+            measurements=folder.sizes(),
+            layers=tuple(layers[name] for name in found.chosen),
+            bits=spec.quantize or 8 * min(found.stored[n].bytes_each for n in found.chosen),
+            bits_per_weight=packed_bits / sum(x.total for x in layers.values()),
+            device=devices.name(devices.accelerator("no").device) if computed else "cpu",
+            remark="; ".join(notes) or None,
+            notes=tuple(notes),
+        )
+        write_records(target, spec, outcome)
     return outcome
 
 
-def choose_masks(
-    spec: PruneSpec, chosen: list[prunable.Prunable], where: dict[str, Any]
-) -> dict[str, Mask]:
+def _beside(found: Plan, target: Path) -> streams.Writer:
+    """The file that tells what was done: masks, or grids."""
+    if found.spec.quantize is not None:
+        return quantization.writer(target / "grid.safetensors", found.chosen, found.grid)
+    shapes = {name: found.stored[name].shape for name in found.chosen}
+    return masks.writer(target / "mask.safetensors", shapes)
+
+
+def _changes(found: Plan, place: Place, notes: list[str]) -> Iterator[Change]:
+    """What becomes of each chosen tensor, one after the other."""
+    spec = found.spec
+    if found.blockwise:
+        return blockwise.changes(found, place, notes)
+    if spec.quantize is not None:
+        return _rounded(found)
+    statistics = blockwise.gathered(found, place) if found.criterion.calibrated else {}
+    return _masked(found, statistics)
+
+
+def _rounded(found: Plan) -> Iterator[Change]:
+    grid = found.grid
+    for name, input_dim in found.chosen.items():
+        weight = streams.read(found.stored[name])
+        turned = weight if input_dim == 1 else weight.T.contiguous()
+        done = quantization.nearest(turned, grid, name)
+        decoded = done.decoded()
+        yield Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
+
+
+def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
+    for name, mask in masks_of(found, statistics):
+        weight = streams.read(found.stored[name])
+        masks.clear_(weight, mask)
+        yield Change(name, weight, mask)
+
+
+def masks_of(found: Plan, statistics: dict[str, Statistics]) -> Iterator[tuple[str, masks.Mask]]:
     """Score the chosen tensors by the criterion, and turn scores into masks by the pattern."""
-    criterion = criteria.load(spec.criterion)
+    spec = found.spec
 
     def scored() -> Iterator[patterns.Scored]:
-        for tensor in chosen:
-            weight: Tensor = where[tensor.name].get_tensor(tensor.name)
-            score = criterion.score(weight, criteria.Statistics(tensor.name))
-            yield patterns.Scored(tensor.name, score, tensor.input_dim)
+        for name, input_dim in found.chosen.items():
+            weight = streams.read(found.stored[name])
+            known = statistics.get(name) or Statistics(name, input_dim, spec.pruning_seed)
+            yield patterns.Scored(name, score_of(found.criterion, weight, known), input_dim)
 
     if spec.pattern:
         return patterns.n_of_m(scored, *parse_pattern(spec.pattern))
     assert spec.sparsity is not None
-    return patterns.unstructured(scored, spec.sparsity, spec.scope)
-
-
-def _layer(name: str, mask: Mask) -> LayerSparsity:
-    return LayerSparsity(name, mask.shape, mask.kept, mask.total)
+    total = sum(found.stored[name].numel for name in found.chosen)
+    return patterns.unstructured(scored, spec.sparsity, spec.scope, total)

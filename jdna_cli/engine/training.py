@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from jdna_cli.engine import checkpoints
 from jdna_cli.engine.batches import training_order
 from jdna_cli.engine.checkpoints import Checkpoint
+from jdna_cli.engine.distillation import Teacher
+from jdna_cli.engine.dynamics import Observe
 from jdna_cli.engine.place import Surroundings
+from jdna_cli.engine.schedule import Rounds
 from jdna_cli.engine.scorers.scorer import Encoded, Scorer
 from jdna_cli.errors import InterruptedRunError, NotFiniteError
-from jdna_cli.results import Measurement
+from jdna_cli.results import Measurement, Movement
+from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import Constraint
 from jdna_cli.specs import FinetuneSpec
 
@@ -28,24 +32,41 @@ LOG_EVERY = 20  # steps per point of the training curve
 EpochEnd = Callable[[int, int], list[Measurement]]  # (epoch from 1, step) -> what was measured
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a training does besides the recipe."""
+
+    teacher: Teacher | None = None
+    rounds: Rounds | None = None
+    observe: Observe | None = None
+
+
 @dataclass
 class Journal:
     """What training has measured so far; part of every checkpoint."""
 
     measured: list[Measurement] = field(default_factory=list)
+    movements: list[Movement] = field(default_factory=list)
     seconds: float = 0.0
     window: list[float] = field(default_factory=list)  # losses since the last point of the curve
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
         rows = [(m.split, m.name, m.value, m.step) for m in self.measured]
-        return {"measured": rows, "seconds": self.seconds, "window": self.window}
+        moved = [vars(m) for m in self.movements]
+        return {
+            "measured": rows,
+            "movements": moved,
+            "seconds": self.seconds,
+            "window": self.window,
+        }
 
     @staticmethod
     def from_json(state: dict[str, Any]) -> Journal:
         """What `as_json` wrote."""
         rows = [Measurement(*row) for row in state["measured"]]
-        return Journal(rows, state["seconds"], state["window"])
+        moved = [Movement(**row) for row in state["movements"]]
+        return Journal(rows, moved, state["seconds"], state["window"])
 
 
 def learning_rate(spec: FinetuneSpec, step: int, total: int) -> float:
@@ -67,6 +88,7 @@ class Training:
         spec: FinetuneSpec,
         constraint: Constraint,
         accelerator: Accelerator,
+        extras: Extras = Extras(),
     ) -> None:
         """Set up the optimiser.
 
@@ -77,7 +99,9 @@ class Training:
             spec: the recipe.
             constraint: which of the model's parameters must not change.
             accelerator: device and precision.
+            extras: a teacher, pruning on the way, and who looks on.
         """
+        self._extras = extras
         self._encoded, self._scorer, self._spec = encoded, scorer, spec
         self._constraint, self._accelerator = constraint, accelerator
         self._parameters = dict(model.named_parameters())
@@ -106,6 +130,12 @@ class Training:
                         key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
                         for key in ("step", "exp_avg", "exp_avg_sq")
                     }
+        if rounds := {n: t for n, t in tensors.items() if n.startswith("mask.")}:
+            found = {n.removeprefix("mask."): t for n, t in rounds.items()}
+            own = {n: masks.unpack(t, tuple(self._parameters[n].shape)) for n, t in found.items()}
+            self._constraint.prune(own, self._optimizer)
+        held = {n.removeprefix("held."): t for n, t in tensors.items() if n.startswith("held.")}
+        self._constraint.restore(held)
         checkpoints.restore_random_state(tensors, self._accelerator.device)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -123,8 +153,13 @@ class Training:
         every, journal = self._spec.checkpoint_every, self._journal
         began = time.perf_counter()
         self.model.train()
+        if self._first == 0:
+            self._observe(0)
         for done in range(self._first + 1, self.total + 1):
             self._step(done - 1)
+            self._prune(done)
+            if done == self.total or done % self._spec.dynamics_every == 0:
+                self._observe(done)
             epoch, within = divmod(done, self._steps_per_epoch)
             note = ""
             if done % LOG_EVERY == 0 or within == 0:
@@ -157,7 +192,7 @@ class Training:
         device = self._accelerator.device
         total = torch.zeros((), device=device)
         for indices, weight in zip(batches, weights, strict=True):
-            loss = self._scorer.loss(self.model, self._encoded, indices, device)
+            loss = self._loss(indices)
             loss = loss * (weight / sum(weights))
             self._accelerator.backward(loss)
             total += loss.detach()
@@ -167,6 +202,26 @@ class Training:
         self._stepper.step()
         self._stepper.zero_grad()
         self._recent.append(total)
+
+    def _loss(self, indices: list[int]) -> Tensor:
+        device, teacher = self._accelerator.device, self._extras.teacher
+        if teacher is None:
+            return self._scorer.loss(self.model, self._encoded, indices, device)
+        outputs = self._scorer.outputs(self.model, self._encoded, indices, device)
+        labelled = self._scorer.loss_of(outputs, self._encoded, indices)
+        return teacher.loss(outputs, labelled, indices)
+
+    def _prune(self, done: int) -> None:
+        """Take away what this step's round takes, if it has one."""
+        rounds = self._extras.rounds
+        share = rounds.due(done, self.total) if rounds else None
+        if rounds is not None and share is not None:
+            found = rounds.masks(self._parameters, self._constraint.held, share)
+            self._constraint.prune(found, self._optimizer)
+
+    def _observe(self, done: int) -> None:
+        if self._extras.observe is not None:
+            self._journal.movements += self._extras.observe(done)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         if self._order[0] != epoch:
@@ -195,6 +250,10 @@ class Training:
             tensors[f"model.{name}"] = parameter.detach()
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = value
+        tensors |= {f"held.{name}": tensor for name, tensor in self._constraint.state().items()}
+        if self._extras.rounds is not None:
+            held = self._constraint.held
+            tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in held.items()}
         state: dict[str, Any] = {"journal": self._journal.as_json()}
         if self._accelerator.scaler is not None:
             state["scaler"] = self._accelerator.scaler.state_dict()

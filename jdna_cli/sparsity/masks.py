@@ -7,7 +7,7 @@ order (`numpy.packbits`). They stay packed in memory and on disk: 0.125 bytes pe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
+from jdna_cli.sparsity.streams import Writer
 
 FORMAT = "jdna-mask-1"
 BLOCK = 1 << 18
@@ -62,6 +62,11 @@ def pack(kept: Tensor) -> Mask:
     return Mask(np.packbits(flat), tuple(kept.shape), int(np.count_nonzero(flat)))
 
 
+def unpack(bits: Tensor, shape: tuple[int, ...]) -> Mask:
+    """The mask of packed bits (uint8, on the CPU), as `Mask.bits` are."""
+    return _mask(bits.numpy(), shape)
+
+
 def clear_(tensor: Tensor, mask: Mask) -> None:
     """Set to +0 in place what `mask` does not keep; the rest keeps its bits, NaN included.
 
@@ -93,11 +98,21 @@ def eraser(tensor: Tensor, mask: Mask) -> Callable[[Tensor], None]:
     return clear
 
 
-def save(masks: dict[str, Mask], path: Path) -> None:
-    """Write `masks` as safetensors: the packed bits under each name, the shapes in the metadata."""
-    tensors = {name: torch.from_numpy(mask.bits) for name, mask in masks.items()}
-    shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
-    save_file(tensors, path, metadata={"format": FORMAT, "shapes": shapes})
+def writer(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Writer:
+    """Start a mask file: packed bits under each name, shapes in the words beside them."""
+    return Writer(path, shapes, {"format": FORMAT, "shapes": json.dumps(dict(shapes))})
+
+
+def add(file: Writer, name: str, mask: Mask) -> None:
+    """Write one mask."""
+    file.add(name, torch.from_numpy(mask.bits))
+
+
+def save(masks: Mapping[str, Mask], path: Path) -> None:
+    """Write all of `masks`."""
+    with writer(path, {name: mask.shape for name, mask in masks.items()}) as file:
+        for name, mask in masks.items():
+            add(file, name, mask)
 
 
 def load(path: Path) -> dict[str, Mask]:

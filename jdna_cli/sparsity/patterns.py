@@ -6,7 +6,7 @@ output row), and N:M, which keeps N of each M consecutive weights along the inpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,37 +33,42 @@ class Scored:
 Source = Callable[[], Iterable[Scored]]
 
 
-def unstructured(source: Source, sparsity: float, scope: str) -> dict[str, Mask]:
+def unstructured(
+    source: Source, sparsity: float, scope: str, total: int | None = None
+) -> Iterator[tuple[str, Mask]]:
     """Masks that remove exactly round(s · n) weights: of the model, of each tensor, or each row.
+
+    Masks come one by one, in the order of the source, so that not all of them need be in memory.
 
     Args:
         source: yields the scores of all prunable tensors, the same each time it is called.
         sparsity: s, 0 ≤ s < 1.
         scope: `global`, `layer` or `row` (a row: all weights of one output).
+        total: number of scores; counted where it is not given.
     """
-    if scope == "row":
-        return {x.name: _by_row(x, sparsity) for x in source()}
-    if scope == "layer":
-        return {x.name: _by_layer(x, sparsity) for x in source()}
+    if scope != "global":
+        choose = _by_row if scope == "row" else _by_layer
+        yield from ((x.name, choose(x, sparsity)) for x in source())
+        return
 
     def pairs() -> Iterable[tuple[str, Tensor]]:
         return ((x.name, x.score) for x in source())
 
-    total = sum(x.score.numel() for x in source())
-    cut = selection.cutoff(pairs, round(sparsity * total))
-    found, ties = {}, cut.ties
+    if total is None:
+        total = sum(x.score.numel() for x in source())
+    cut = selection.cutoff(pairs, round(sparsity * total), total)
+    ties = cut.ties
     for x in source():
         bits, kept, ties = selection.kept(x.score, selection.Cutoff(cut.key, ties))
-        found[x.name] = Mask(bits, tuple(x.score.shape), kept)
-    return found
+        yield x.name, Mask(bits, tuple(x.score.shape), kept)
 
 
-def n_of_m(source: Source, n: int, m: int) -> dict[str, Mask]:
+def n_of_m(source: Source, n: int, m: int) -> Iterator[tuple[str, Mask]]:
     """Masks that keep the N highest of each M consecutive weights along the input dimension.
 
     The width must be a multiple of `m` (the caller checks, it knows how to say so).
     """
-    return {x.name: keep_n(rank_in_groups(x, m), n, x.input_dim) for x in source()}
+    return ((x.name, keep_n(rank_in_groups(x, m), n, x.input_dim)) for x in source())
 
 
 def rank_in_groups(scored: Scored, m: int) -> npt.NDArray[np.uint8]:

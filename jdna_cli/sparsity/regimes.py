@@ -9,13 +9,21 @@
 | reinit | each other's values, shuffled within a tensor | nothing |
 | large-frozen | their pre-trained values | the large ones, bit for bit |
 
-The first four are Yin et al. 2024 (arXiv 2310.02277), section 4.2; the last two are controls.
+The first four are Yin et al. 2024 (arXiv 2310.02277), section 4.2; the next two are controls. Where
+bits of every weight were taken in place of whole weights, there are two more:
+
+| regime | weights start at | held during training |
+|---|---|---|
+| quantized | the values of their grid | every weight, on its grid |
+| quantized-to-dense | the values of their grid | nothing |
+
 Weights that are not prunable (embeddings, norms, biases, the head) train in every regime.
 
 How a weight is held: its gradient is cleared before every optimiser step, so that its moments stay
 zero and its update is exactly zero; weight decay is applied to the free weights alone. Nothing has
 to be put back afterwards, held weights do not count in the gradient norm, and the cost is one pass
-over the gradients.
+over the gradients. A weight on a grid is used as rounded, and its gradient moves a full-precision
+copy that is rounded again (straight-through, Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -32,25 +40,41 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from jdna_cli.sparsity.masks import Mask
+    from jdna_cli.sparsity.quantization import Rounding
 
 
 @dataclass(frozen=True)
 class Regime:
     """One row of the table above."""
 
-    needs_mask: bool
-    start: Literal["pretrained", "zero", "shuffled"]
-    holds: Literal["nothing", "small", "large"]
+    needs: Literal["nothing", "weights", "bits"]  # what must have been taken away
+    start: Literal["pretrained", "zero", "shuffled", "rounded"]
+    holds: Literal["nothing", "small", "large", "grid"]
     description: str
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether it says something of single weights."""
+        return self.needs == "weights"
 
 
 REGIMES: dict[str, Regime] = {
-    "dense": Regime(False, "pretrained", "nothing", "all weights train, nothing is pruned"),
-    "sparse": Regime(True, "zero", "small", "pruned weights stay exactly zero"),
-    "sparse-to-dense": Regime(True, "zero", "nothing", "pruned weights start at zero, may regrow"),
-    "dense-frozen": Regime(True, "pretrained", "small", "small weights keep their values"),
-    "reinit": Regime(True, "shuffled", "nothing", "small weights start from shuffled values"),
-    "large-frozen": Regime(True, "pretrained", "large", "only the small weights train"),
+    name: Regime(*row)  # type: ignore[arg-type]
+    for name, row in {
+        "dense": ("nothing", "pretrained", "nothing", "all weights train, nothing is pruned"),
+        "sparse": ("weights", "zero", "small", "pruned weights stay exactly zero"),
+        "sparse-to-dense": (
+            "weights",
+            "zero",
+            "nothing",
+            "pruned weights start at zero, may regrow",
+        ),
+        "dense-frozen": ("weights", "pretrained", "small", "small weights keep their values"),
+        "reinit": ("weights", "shuffled", "nothing", "small weights start from shuffled values"),
+        "large-frozen": ("weights", "pretrained", "large", "only the small weights train"),
+        "quantized": ("bits", "rounded", "grid", "every weight stays on its grid"),
+        "quantized-to-dense": ("bits", "rounded", "nothing", "rounded weights train freely"),
+    }.items()
 }
 
 
@@ -89,15 +113,47 @@ class Constraint:
             masks: a mask for each prunable parameter.
             regime: says whether the small or the large ones are held.
         """
-        from jdna_cli.sparsity.masks import eraser
-
         self._weights = weights
         self._free: dict[str, Mask] = {}
-        if regime.holds != "nothing":
+        if regime.holds in ("small", "large"):
             flip = regime.holds == "large"
             self._free = {n: m.inverted() if flip else m for n, m in masks.items()}
-        self._erasers = {n: eraser(weights[n], m) for n, m in self._free.items()}
+        self._hold()
+
+    def _hold(self) -> None:
+        from jdna_cli.sparsity.masks import eraser
+
+        self._erasers = {n: eraser(self._weights[n], m) for n, m in self._free.items()}
         self._digests = {n: self._digest(n) for n in self._free}
+
+    def prune(self, masks: Mapping[str, Mask], optimizer: Optimizer) -> None:
+        """Set to zero, and hold there from now on, what `masks` do not keep.
+
+        What the optimiser remembers of those weights is forgotten.
+        """
+        from jdna_cli.sparsity.masks import eraser
+
+        for name, mask in masks.items():
+            weight = self._weights[name]
+            erase = eraser(weight, mask)
+            erase(weight.detach())
+            for kind in ("exp_avg", "exp_avg_sq"):
+                if kind in optimizer.state.get(weight, {}):
+                    erase(optimizer.state[weight][kind])
+        self._free = dict(masks)
+        self._hold()
+
+    @property
+    def held(self) -> dict[str, Mask]:
+        """Masks of the weights that are free, by name, where some are held."""
+        return dict(self._free)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep of it, by name."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` told; the weights are those of the checkpoint already."""
 
     def clear_gradients(self) -> None:
         """Clear the gradients of held weights; call before gradients are clipped."""
@@ -149,6 +205,63 @@ class Constraint:
         held = self._weights[name].detach().cpu().clone(memory_format=_contiguous())
         clear_(held, self._free[name].inverted())
         return hashlib.sha256(held.view(-1).numpy().tobytes()).hexdigest()
+
+
+class OnGrid(Constraint):
+    """Keeps weights on their grids: rounded in use, moved in full precision behind it."""
+
+    def __init__(self, weights: Mapping[str, Tensor], grids: Mapping[str, Rounding]) -> None:
+        """Round the weights that have a grid.
+
+        Args:
+            weights: the trained parameters by name, float32.
+            grids: the grid of each that has one.
+        """
+        super().__init__(weights, {}, REGIMES["quantized"])
+        self._grids = dict(grids)
+        self._full = {name: weights[name].detach().clone() for name in grids}
+        self._round()
+
+    def _round(self) -> None:
+        for name, full in self._full.items():
+            self._weights[name].detach().copy_(self._grids[name].rounded(full))
+
+    def attach(self, optimizer: Optimizer, weight_decay: float) -> None:
+        """Step the full-precision weights with the gradients of the rounded ones, and round."""
+
+        def before_step(stepped: Optimizer, *_: Any) -> None:
+            for name, full in self._full.items():
+                self._weights[name].detach().copy_(full)
+
+        def after_step(stepped: Optimizer, *_: Any) -> None:
+            for name, full in self._full.items():
+                full.copy_(self._weights[name].detach())
+            self._round()
+
+        optimizer.register_step_pre_hook(before_step)
+        super().attach(optimizer, weight_decay)
+        optimizer.register_step_post_hook(after_step)
+
+    def verify(self, step: int) -> None:
+        """Prove that every weight is a value of its grid.
+
+        Raises:
+            JdnaError: one is not.
+        """
+        for name, full in self._full.items():
+            now = self._weights[name].detach()
+            if not bool((self._grids[name].rounded(full) == now).all()):
+                raise JdnaError(f"weights of {name!r} were off their grid by step {step}: a bug")
+
+    def state(self) -> dict[str, Tensor]:
+        """The full-precision weights."""
+        return dict(self._full)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with them."""
+        for name, full in self._full.items():
+            full.copy_(tensors[name])
+        self._round()
 
 
 def _contiguous() -> Any:

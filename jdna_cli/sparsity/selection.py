@@ -79,18 +79,21 @@ def refuse_nan(name: str, score: Tensor) -> None:
         raise JdnaError(f"tensor {name!r} holds NaN, which has no magnitude to rank")
 
 
-def cutoff(source: Source, k: int) -> Cutoff:
+def cutoff(source: Source, k: int, total: int | None = None) -> Cutoff:
     """Find what to remove so that exactly `k` of all scores go, the smallest first.
 
     Args:
         source: yields (name, score) pairs, the same each time it is called; scores on the CPU,
             all of one dtype. It is called two to four times.
         k: how many go, 0 ≤ k ≤ number of scores.
+        total: number of scores; counted where it is not given, which takes one more call.
 
     Raises:
         JdnaError: a score is NaN, or the dtypes differ.
     """
-    total, sample = _sample(source)
+    if total is None:
+        total = sum(score.numel() for _, score in source())
+    sample = _sample(source, total)
     if not 0 <= k <= total:
         raise ValueError(f"k must lie between 0 and {total}, got {k}")
     if k == 0:
@@ -100,29 +103,23 @@ def cutoff(source: Source, k: int) -> Cutoff:
     return _refine(source, k, *_bracket(sample, k, total), limit=max(GATHER_FLOOR, total // 16))
 
 
-def _sample(source: Source) -> tuple[int, Keys]:
-    """Number of scores, and a sorted sample of their keys spread evenly over all tensors."""
-    sizes, kinds = [], set()
-    for _, score in source():
-        sizes.append(score.numel())
-        kinds.add(score.dtype)
-    total = sum(sizes)
-    if len(kinds) > 1:
-        listed = ", ".join(sorted(map(str, kinds)))
-        raise JdnaError(f"scores of several dtypes cannot be ranked together: {listed}")
-    if not total:
-        return 0, np.empty(0, dtype=np.uint32)
+def _sample(source: Source, total: int) -> Keys:
+    """A sorted sample of the keys of `total` scores, spread evenly over all tensors."""
     # An odd stride does not fall into step with the power-of-two widths of real models.
     stride = max(1, total // SAMPLE) | 1
-    offset, parts = 0, []
+    offset, parts, kinds = 0, [np.empty(0, dtype=np.uint32)], set()
     for _, score in source():
+        kinds.add(score.dtype)
         raw = keys(score)
         parts.append(raw[(-offset) % stride :: stride].copy())
         offset += raw.size
-    sample = np.concatenate(parts)
+    if len(kinds) > 1:
+        listed = ", ".join(sorted(map(str, kinds)))
+        raise JdnaError(f"scores of several dtypes cannot be ranked together: {listed}")
+    sample = np.concatenate(parts[1:] or parts)
     sample &= sample.dtype.type(np.iinfo(sample.dtype).max >> 1)
     sample.sort()
-    return total, sample
+    return sample
 
 
 def _bracket(sample: Keys, k: int, total: int) -> tuple[int, int]:

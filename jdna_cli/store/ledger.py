@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,7 +25,7 @@ from jdna_cli.errors import InterruptedRunError, JdnaError, RequestError, redact
 from jdna_cli.results import Outcome
 from jdna_cli.specs import ModelSource, Spec
 from jdna_cli.store import database, schema
-from jdna_cli.store.tables import Layer, Metric, Point, Run, Status, Weights
+from jdna_cli.store.tables import Dynamics, Layer, Metric, Point, Run, Status, Weights
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 600.0
@@ -92,10 +92,12 @@ class Ledger:
             raise RequestError(f"there is no run {number}: `jdna runs list` shows those there are")
         return run
 
-    def finished(self, fingerprint: str) -> Run | None:
-        """The latest finished run of this fingerprint whose files are still there."""
+    def finished(
+        self, fingerprint: str, fits: Callable[[Run], bool] = lambda run: True
+    ) -> Run | None:
+        """The latest finished run of this fingerprint that fits, and has its files still."""
         for run in self._twins(fingerprint, Status.finished):
-            if self.folder(run).is_dir():
+            if self.folder(run).is_dir() and fits(run):
                 return run
         return None
 
@@ -128,16 +130,28 @@ class Ledger:
             points = session.exec(
                 select(Point).where(Point.run == number).order_by(col(Point.alpha))
             )
+            moved = session.exec(
+                select(Dynamics)
+                .where(Dynamics.run == number)
+                .order_by(col(Dynamics.step), col(Dynamics.tensor))
+            )
             return Outcome(
-                tuple(results.Measurement(m.split, m.name, m.value, m.step) for m in metrics),
-                tuple(
+                measurements=tuple(
+                    results.Measurement(m.split, m.name, m.value, m.step) for m in metrics
+                ),
+                layers=tuple(
                     results.LayerSparsity(x.tensor, tuple(x.shape), x.kept, x.total) for x in layers
                 ),
-                tuple(results.Point(p.alpha, p.loss, p.score) for p in points),
-                run.bits,
-                run.device or "",
-                run.dtype,
-                run.protocol,
+                points=tuple(results.Point(p.alpha, p.loss, p.score) for p in points),
+                movements=tuple(
+                    results.Movement(**row.model_dump(exclude={"run"})) for row in moved
+                ),
+                bits=run.bits,
+                bits_per_weight=run.bits_per_weight,
+                device=run.device or "",
+                dtype=run.dtype,
+                protocol=run.protocol,
+                remark=run.remark,
             )
 
     def folder(self, run: Run) -> Path:
@@ -312,6 +326,9 @@ class Ledger:
             found.device = outcome.device
             found.bits = outcome.bits
             found.dtype, found.protocol = outcome.dtype, outcome.protocol
+            found.remark = outcome.remark
+            if outcome.bits_per_weight is not None:
+                found.bits_per_weight = outcome.bits_per_weight
             if outcome.sparsity is not None:
                 found.sparsity_reached = outcome.sparsity
             for m in outcome.measurements:
@@ -324,6 +341,8 @@ class Ledger:
                         run=number, tensor=x.name, shape=list(x.shape), kept=x.kept, total=x.total
                     )
                 )
+            for moved in outcome.movements:
+                session.add(Dynamics(run=number, **vars(moved)))
             for p in outcome.points:
                 session.add(Point(run=number, alpha=p.alpha, loss=p.loss, score=p.score))
             session.commit()

@@ -102,7 +102,16 @@ class Run(SQLModel, table=True):
     prunable: str | None = _text("which weights could be pruned, besides the default")
     sparsity: float | None = _number("sparsity asked for, 1 - N/M for N:M, 0 where dense")
     sparsity_reached: float | None = _number("zeros among prunable weights at the end, counted")
-    bits: int | None = _integer("bits per stored weight")
+    bits: int | None = _integer("bits per weight")
+    bits_per_weight: float | None = _number(
+        "bits of the prunable weights in their compact form (bit mask and kept values, or codes "
+        "and scales), per weight"
+    )
+    quantization: str | None = _text("how weights were rounded; empty where they were not")
+    calibration: str | None = _text("what the choice of weights was calibrated on")
+    pruning_seed: int | None = _integer("seed of what the choice of weights draws")
+    schedule: str | None = _text("iterative: pruned in rounds while it was trained; else empty")
+    teacher: str | None = _text("whose outputs it was distilled from, with weight and temperature")
     dtype: str | None = _text("type of the weights in memory when it was measured")
     data_fraction: float | None = _number("fraction of the training set used")
     options: int | None = _integer("options of a question, where some were taken away")
@@ -125,6 +134,7 @@ class Run(SQLModel, table=True):
     protocol: str | None = _text(
         "how it was measured: signatures of BLEU and chrF, windows of a text, rule of a choice"
     )
+    remark: str | None = _text("what was done otherwise than asked")
     error: str | None = _text("why it failed or was interrupted, in one line")
 
 
@@ -181,6 +191,34 @@ class Point(SQLModel, table=True):
     )
     loss: float = _number("mean loss there", null=False)
     score: float = _number("the task's main metric there", null=False)
+
+
+class Dynamics(SQLModel, table=True):
+    """How far one tensor has moved, at one step of a fine-tuning."""
+
+    __tablename__ = "dynamics"
+    __table_args__ = (
+        {"info": {"description": "One row per tensor and recorded step of a fine-tuning. Small are "
+                  "the weights that pruning chose (or would have chosen), large the others; "
+                  "distances are root mean squares in units of the tensor's own pre-trained root "
+                  "mean square."}},
+    )  # fmt: skip
+
+    run: int = _of_run("the run", key=True)
+    tensor: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="name of the tensor"))
+    step: int = Field(
+        sa_column=sa.Column(sa.BigInteger, primary_key=True, doc="optimiser steps done")
+    )
+    moved_small: float | None = _number("how far the small weights moved")
+    moved_large: float | None = _number("how far the large weights moved")
+    regrown: float | None = _number(
+        "share of the weights that started at zero and are not; empty where none did"
+    )
+    regrown_size: float | None = _number("root mean square of those")
+    flips: float = _number("share of all weights whose sign has changed", null=False)
+    overlap: float = _number(
+        "share of the small weights that are among as many smallest weights now", null=False
+    )
 
 
 class Weights(SQLModel, table=True):

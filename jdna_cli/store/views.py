@@ -33,7 +33,12 @@ _PRUNING = {
     "scope": "where scores competed",
     "prunable": "which weights could be pruned, besides the default",
     "sparsity": "sparsity asked for",
-    "bits": "bits per stored weight",
+    "bits": "bits per weight",
+    "bits_per_weight": "bits of the prunable weights in their compact form, per weight",
+    "quantization": "how weights were rounded; empty where they were not",
+    "calibration": "what the choice of weights was calibrated on",
+    "schedule": "iterative: pruned in rounds while it was trained",
+    "teacher": "whose outputs it was distilled from",
     "data_fraction": "fraction of the training set used",
     "options": "options of a question, where some were taken away",
     "shots": "examples shown before each question",
@@ -53,12 +58,14 @@ PERFORMANCE = View(
 WITH measured AS (
   SELECT run.id AS run_id, run.model, run.task, metric.name AS metric, metric.split,
     metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.prunable,
-    run.sparsity, run.sparsity_reached, run.bits, run.data_fraction, run.options, run.shots,
-    run.book, run.context_words, run.pairs, run.mixture, run.seed, run.finished_at, run.recipe,
-    run.human,
+    run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight, run.quantization,
+    run.calibration, run.pruning_seed, run.schedule, run.teacher, run.data_fraction, run.options,
+    run.shots, run.book, run.context_words, run.pairs, run.mixture, run.seed, run.finished_at,
+    run.recipe, run.human,
     ROW_NUMBER() OVER (
       PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
-        run.prunable, run.sparsity, run.bits, metric.split
+        run.prunable, run.sparsity, run.bits, run.quantization, run.calibration,
+        run.pruning_seed, run.schedule, run.teacher, metric.split
       ORDER BY CASE WHEN run.kind = 'finetune' THEN 0 ELSE 1 END, run.id DESC
     ) AS place
   FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric
@@ -66,12 +73,13 @@ WITH measured AS (
 ), cell AS (
   SELECT measured.*,
     FIRST_VALUE(run_id) OVER compared AS first_run_id,
-    FIRST_VALUE(regime) OVER compared AS first_regime,
+    FIRST_VALUE(CASE WHEN teacher IS NULL THEN regime END) OVER compared AS first_regime,
     FIRST_VALUE(score) OVER compared AS first_score
   FROM measured WHERE place = 1
   WINDOW compared AS (
     PARTITION BY recipe, seed, split
-    ORDER BY CASE WHEN regime = 'dense' AND sparsity = 0 THEN 0 ELSE 1 END, bits DESC, run_id DESC
+    ORDER BY CASE WHEN regime = 'dense' AND sparsity = 0 AND teacher IS NULL THEN 0 ELSE 1 END,
+      bits DESC, run_id DESC
   )
 ), paired AS (
   SELECT cell.*, CASE WHEN first_regime = 'dense' THEN first_run_id END AS dense_run_id,
@@ -86,7 +94,8 @@ WITH measured AS (
 )
 SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
-  regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits, data_fraction,
+  regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits,
+  bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
   options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human
 FROM compared
 """.replace("{LOWER}", ", ".join(f"'{name}'" for name in LOWER_IS_BETTER)),
@@ -101,6 +110,7 @@ FROM compared
         "relative_drop": "1 - relative",
         **_PRUNING,
         "sparsity_reached": "zeros among prunable weights at the end, counted",
+        "pruning_seed": "seed of what the choice of weights draws",
         "seed": "the run's seed",
         "finished_at": "when the run ended",
         "human": "a person's score on the main metric",
@@ -114,7 +124,8 @@ PERFORMANCE_DROP = View(
 WITH cell AS (
   SELECT performance.*, AVG(relative_drop) OVER (
     PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity,
-      bits, data_fraction, options, shots, book, context_words, pairs, mixture, recipe
+      bits, quantization, calibration, schedule, teacher, data_fraction, options, shots, book,
+      context_words, pairs, mixture, recipe
   ) AS mean_drop
   FROM performance
 )
@@ -125,11 +136,13 @@ SELECT model, task, metric, split,
   CASE WHEN COUNT(relative_drop) > 1 THEN SQRT(
     SUM((relative_drop - mean_drop) * (relative_drop - mean_drop)) / (COUNT(relative_drop) - 1)
   ) END AS sd_relative_drop,
-  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits, data_fraction,
-  options, shots, book, context_words, pairs, mixture, recipe
+  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits,
+  AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher,
+  data_fraction, options, shots, book, context_words, pairs, mixture, recipe
 FROM cell
 GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
-  data_fraction, options, shots, book, context_words, pairs, mixture, recipe
+  quantization, calibration, schedule, teacher, data_fraction, options, shots, book, context_words,
+  pairs, mixture, recipe
 """,
     {
         **_CELL,
@@ -139,7 +152,7 @@ GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable
         "mean_relative": "mean of relative performance",
         "mean_relative_drop": "mean of 1 - relative performance",
         "sd_relative_drop": "standard deviation over seeds (n - 1); empty for one seed",
-        "n": "number of seeds",
+        "n": "number of seeds (of the training and of the pruning)",
         **_PRUNING,
     },
 )

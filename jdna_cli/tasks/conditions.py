@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jdna_cli.errors import RequestError
 from jdna_cli.tasks import Task, metrics, records
@@ -34,6 +34,27 @@ class Conditions:
     pairs: tuple[str, ...] = ()
     chat: bool = False
     seed: int = 0
+
+
+def of(task: Task, request: Any) -> Conditions:
+    """The conditions of a request.
+
+    Args:
+        task: what is asked.
+        request: has the knobs as attributes; shots and chat are not every request's.
+
+    Raises:
+        RequestError: the task has no such direction of translation.
+    """
+    return Conditions(
+        options=request.options,
+        shots=getattr(request, "shots", 0),
+        book=request.book,
+        context_words=request.context_words,
+        pairs=pairs_of(task, request.pairs),
+        chat=getattr(request, "chat", False),
+        seed=request.seed,
+    )
 
 
 # ------------------------------------------------------------------------------------ checking

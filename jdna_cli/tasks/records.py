@@ -12,8 +12,7 @@ from typing import Any
 
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.tasks import FileSource, GeneratedSource, Row, Task
-from jdna_cli.tasks import rows as rows_
-from jdna_cli.tasks.rows import Example
+from jdna_cli.tasks.rows import Example, examples_of
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
@@ -133,7 +132,7 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
         where, rows = f"{task.name}/{split}", task.source.rows(split)
     else:
         where, rows = f"{_hub(task).path}/{_hub(task).config}/{split}", _read_hub(task, split)
-    return Records(rows_.examples_of(task, where, rows))
+    return Records(examples_of(task, where, rows))
 
 
 def _read_lines(file: Path) -> list[Row]:

@@ -64,12 +64,15 @@ def choose(task: Task, config: Any, *, new_head: bool = True) -> type[Scorer]:
     form = form_of(config)
     name = _TABLE.get((task.kind, form))
     if name is None:
-        forms = " or ".join(f"a {f}" if f != ENCODER else "an encoder"
-                            for kind, f in _TABLE if kind == task.kind)  # fmt: skip
-        forms = forms.replace("a encoder", "an encoder")
+        fitting = " or ".join(_with_article(f) for kind, f in _TABLE if kind == task.kind)
         raise RequestError(
-            f"task {task.name!r} ({task.kind}) needs {forms}, and {config.model_type} is an {form}"
+            f"task {task.name!r} ({task.kind}) needs {fitting}, "
+            f"and {config.model_type} is {_with_article(form)}"
         )
     scorer: type[Scorer] = importlib.import_module(f"{__name__}.{name}").SCORER
     scorer.check(task, config, new_head)
     return scorer
+
+
+def _with_article(form: str) -> str:
+    return f"{'an' if form.startswith('e') else 'a'} {form}"

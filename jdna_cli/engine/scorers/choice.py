@@ -78,17 +78,20 @@ class Choice(Scorer):
         found = self.tokens(*columns, truncation=True, max_length=self.max_length)
         return Options(Features(found, self.tokens.tokenizer), tuple(starts), records)
 
-    def loss(
+    def outputs(
         self, model: nn.Module, encoded: Options, indices: Sequence[int], device: torch.device
     ) -> Tensor:
-        """Mean over the questions."""
+        """A row for each question, a column for each option."""
         rows = [row for i in indices for row in encoded.rows(i)]
         inputs = encoded.features.batch(rows)
         # As one option per question, so that questions may have different numbers of options.
         logits = model(**{k: v.unsqueeze(1).to(device) for k, v in inputs.items()}).logits
-        counts = [len(encoded.rows(i)) for i in indices]
+        return _by_question(logits.float().flatten(), [len(encoded.rows(i)) for i in indices])
+
+    def loss_of(self, outputs: Tensor, encoded: Options, indices: Sequence[int]) -> Tensor:
+        """Mean over the questions."""
         rights = [int(encoded.records.examples[i].label) for i in indices]
-        return _cross_entropy(logits.float().flatten(), counts, rights).mean()
+        return _cross_entropy(outputs, rights).mean()
 
     def measure(self, model: nn.Module, encoded: Options, measuring: Measuring) -> Evaluation:
         """The option with the highest output; the first of equals."""
@@ -97,7 +100,7 @@ class Choice(Scorer):
             raise NotFiniteError("an output of the model", measuring.step)
         counts = [len(encoded.rows(i)) for i in range(len(encoded))]
         rights = [int(label) for label in encoded.records.labels]
-        loss = float(_cross_entropy(outputs, counts, rights).double().mean())
+        loss = float(_cross_entropy(_by_question(outputs, counts), rights).double().mean())
         parts = [part.tolist() for part in torch.split(outputs, counts)]
         answers = [part.index(max(part)) for part in parts]
         rows = [
@@ -121,13 +124,17 @@ class _OneOption(nn.Module):
         return self._model(**{name: value.unsqueeze(1) for name, value in inputs.items()})
 
 
-def _cross_entropy(outputs: Tensor, counts: Sequence[int], rights: Sequence[int]) -> Tensor:
-    """Loss of each question, from the outputs of all options one after the other."""
-    parts = nn.utils.rnn.pad_sequence(
+def _by_question(outputs: Tensor, counts: Sequence[int]) -> Tensor:
+    """Outputs of all options one after the other, as (questions, most options)."""
+    return nn.utils.rnn.pad_sequence(
         list(torch.split(outputs, list(counts))), batch_first=True, padding_value=-torch.inf
     )
-    rights_ = torch.tensor(rights, device=outputs.device)
-    return nn.functional.cross_entropy(parts, rights_, reduction="none")
+
+
+def _cross_entropy(outputs: Tensor, rights: Sequence[int]) -> Tensor:
+    """Loss of each question."""
+    right = torch.tensor(rights, device=outputs.device)
+    return nn.functional.cross_entropy(outputs, right, reduction="none")
 
 
 SCORER = Choice

@@ -62,14 +62,20 @@ class Head(Scorer):
     def _classes(self) -> bool:
         return self.task.kind == "classification"
 
-    def loss(
+    def outputs(
         self, model: nn.Module, encoded: Labelled, indices: Sequence[int], device: torch.device
     ) -> Tensor:
-        """Mean over the examples."""
+        """A row for each example."""
         inputs = encoded.features.batch(indices)
-        inputs = {k: v.to(device, non_blocking=True) for k, v in inputs.items()}
-        labels = encoded.labels[list(indices)].to(device, non_blocking=True)
-        return self._loss_of(model(**inputs).logits, labels, "mean")
+        found: Tensor = model(
+            **{k: v.to(device, non_blocking=True) for k, v in inputs.items()}
+        ).logits
+        return found
+
+    def loss_of(self, outputs: Tensor, encoded: Labelled, indices: Sequence[int]) -> Tensor:
+        """Mean over the examples."""
+        labels = encoded.labels[list(indices)].to(outputs.device, non_blocking=True)
+        return self._loss_of(outputs, labels, "mean")
 
     def _loss_of(self, outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
         if self._classes:

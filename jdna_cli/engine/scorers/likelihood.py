@@ -25,6 +25,7 @@ from jdna_cli.engine.scorers.writer import (
     accepted,
     left_padded,
     right_padded,
+    token_losses,
 )
 from jdna_cli.errors import NotFiniteError
 
@@ -126,7 +127,8 @@ class Likelihood(Asking):
             "past_key_values": read.past_key_values,
         }
         logits = model(**accepted(model, given)).logits
-        sums[longer] -= surprise_of(logits, pad_sequence([t[1:] for t in targets], True, NOTHING))
+        due = pad_sequence([t[1:] for t in targets], True, NOTHING).to(device)
+        sums[longer] -= token_losses(logits, due).double().sum(1).cpu()
         return sums
 
     def _translated_after(
@@ -144,18 +146,7 @@ class Likelihood(Asking):
             attention_mask=inputs["attention_mask"][rows],
             decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=targets.clone()),
         ).logits
-        return -surprise_of(logits, targets)
-
-
-def surprise_of(logits: Tensor, due: Tensor) -> Tensor:
-    """Negative log-likelihood of the tokens due, summed over each row: (B,) float64 on the CPU."""
-    losses = nn.functional.cross_entropy(
-        logits.float().transpose(1, 2),
-        due.to(logits.device),
-        ignore_index=NOTHING,
-        reduction="none",
-    )
-    return losses.double().sum(1).cpu()
+        return -token_losses(logits, targets).double().sum(1).cpu()
 
 
 def _shares(pairs: Sequence[Pair]) -> bool:

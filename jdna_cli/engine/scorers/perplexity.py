@@ -8,13 +8,10 @@ it predicted. A last window that is not full is left out where there is another.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Shown
 from jdna_cli.engine.scorers.writer import Pair, Writer
 from jdna_cli.errors import NotFiniteError, RequestError
@@ -35,6 +32,10 @@ class Windows:
     def lengths(self) -> list[int]:
         """Tokens of each window."""
         return [len(pair) for pair in self.pairs]
+
+    def right(self, i: int) -> Pair:
+        """The window at `i`."""
+        return self.pairs[i]
 
     @property
     def scored(self) -> int:
@@ -62,31 +63,11 @@ class Perplexity(Writer):
                 pairs.append(Pair(window[:new], window[new:]))
         return Windows(tuple(pairs), len(ids))
 
-    def weight(self, encoded: Windows, indices: Sequence[int]) -> int:
-        """The tokens to be predicted."""
-        return sum(len(encoded.pairs[i].target) for i in indices)
-
-    def loss(
-        self, model: nn.Module, encoded: Windows, indices: Sequence[int], device: torch.device
-    ) -> Tensor:
-        """Mean over the tokens to be predicted."""
-        pairs = [encoded.pairs[i] for i in indices]
-        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
-
     def measure(self, model: nn.Module, encoded: Windows, measuring: Measuring) -> Evaluation:
         """Perplexity of the text."""
-        model.eval()
-        total, done = 0.0, 0
-        with torch.inference_mode():
-            # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
-            rows = max(1, measuring.batch_size * 32 // self.max_length)
-            for indices in by_length(encoded.lengths, rows):
-                pairs = [encoded.pairs[i] for i in indices]
-                device = measuring.accelerator.device
-                total += float(self.surprise(model, pairs, device).double().sum())
-                done += len(indices)
-                measuring.tell("evaluate", done, len(encoded))
-        loss = total / encoded.scored
+        # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
+        rows = max(1, measuring.batch_size * 32 // self.max_length)
+        loss = self.mean_surprise(model, encoded, replace(measuring, batch_size=rows))
         if not loss < math.log(1e300):
             raise NotFiniteError("the perplexity", measuring.step)
         stride = self.stride or self.max_length

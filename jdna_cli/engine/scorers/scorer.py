@@ -131,10 +131,24 @@ class Scorer(abc.ABC):
         return len(indices)
 
     @abc.abstractmethod
+    def outputs(
+        self, model: nn.Module, encoded: Any, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """What the model says to these examples, with its graph: logits (rows, classes).
+
+        As many rows as `weight` says, in the order of the examples; -inf fills up rows that have
+        fewer classes than others.
+        """
+
+    @abc.abstractmethod
+    def loss_of(self, outputs: Tensor, encoded: Any, indices: Sequence[int]) -> Tensor:
+        """Mean loss of `outputs` over these examples' rows; a scalar."""
+
     def loss(
         self, model: nn.Module, encoded: Any, indices: Sequence[int], device: torch.device
     ) -> Tensor:
         """Mean training loss over these examples; a scalar with its graph."""
+        return self.loss_of(self.outputs(model, encoded, indices, device), encoded, indices)
 
     @abc.abstractmethod
     def measure(self, model: nn.Module, encoded: Any, measuring: Measuring) -> Evaluation:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from jdna_cli.engine import languages, loading
 from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.scorer import Measuring, Scorer, Shown
+from jdna_cli.engine.scorers.scorer import Encoded, Measuring, Scorer, Shown
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import prompts
@@ -60,6 +60,13 @@ class Asked:
         return self.pairs[i][self.items[i].right]
 
 
+class Answered(Encoded, Protocol):
+    """Examples of which each has one text to be predicted."""
+
+    def right(self, i: int) -> Pair:
+        """The prompt and that text."""
+
+
 class Writer(Scorer):
     """A model that writes, and the likelihood of what it might write."""
 
@@ -83,10 +90,45 @@ class Writer(Scorer):
             device: where the model reads its inputs.
         """
         logits, targets = (self._decoded if self.causal else self._translated)(model, pairs, device)
-        losses = nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), targets, ignore_index=NOTHING, reduction="none"
+        return token_losses(logits, targets).sum(1)
+
+    def weight(self, encoded: Answered, indices: Sequence[int]) -> int:
+        """The tokens to be predicted."""
+        return sum(len(encoded.right(i).target) for i in indices)
+
+    def loss(
+        self, model: nn.Module, encoded: Answered, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Mean over the tokens to be predicted."""
+        pairs = [encoded.right(i) for i in indices]
+        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
+
+    def outputs(
+        self, model: nn.Module, encoded: Answered, indices: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """A row for each token to be predicted."""
+        pairs = [encoded.right(i) for i in indices]
+        logits, due = (self._decoded if self.causal else self._translated)(model, pairs, device)
+        return logits[due != NOTHING]
+
+    def loss_of(self, outputs: Tensor, encoded: Answered, indices: Sequence[int]) -> Tensor:
+        """Mean over the tokens to be predicted."""
+        due = [token for i in indices for token in encoded.right(i).target]
+        return nn.functional.cross_entropy(
+            outputs.float(), torch.tensor(due, device=outputs.device)
         )
-        return losses.sum(1)
+
+    def mean_surprise(self, model: nn.Module, encoded: Answered, measuring: Measuring) -> float:
+        """Mean over all tokens of the right targets, summed in float64."""
+        total, done, device = 0.0, 0, measuring.accelerator.device
+        model.eval()
+        with torch.inference_mode():
+            for indices in by_length(encoded.lengths, measuring.batch_size):
+                pairs = [encoded.right(i) for i in indices]
+                total += float(self.surprise(model, pairs, device).double().sum())
+                done += len(indices)
+                measuring.tell("evaluate", done, len(encoded))
+        return total / self.weight(encoded, range(len(encoded)))
 
     def _decoded(
         self, model: nn.Module, pairs: Sequence[Pair], device: torch.device
@@ -214,26 +256,17 @@ class Asking(Writer):
             names = [ids[1:] if ids[:1] == [self.decoder_start] else ids for ids in names]
         return [ids[-self.max_length :] for ids in read], [ids[: self.max_length] for ids in names]
 
-    def weight(self, encoded: Asked, indices: Sequence[int]) -> int:
-        """The tokens to be predicted."""
-        return sum(len(encoded.right(i).target) for i in indices)
 
-    def loss(
-        self, model: nn.Module, encoded: Asked, indices: Sequence[int], device: torch.device
-    ) -> Tensor:
-        """Mean over the tokens to be predicted."""
-        pairs = [encoded.right(i) for i in indices]
-        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
+def token_losses(logits: Tensor, due: Tensor) -> Tensor:
+    """Negative log-likelihood of each token due, zero where none is: (B, T) float32.
 
-    def mean_surprise(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> float:
-        """Mean over all tokens of the right targets, summed in float64."""
-        total, device = 0.0, measuring.accelerator.device
-        model.eval()
-        with torch.inference_mode():
-            for indices in by_length(encoded.lengths, measuring.batch_size):
-                pairs = [encoded.right(i) for i in indices]
-                total += float(self.surprise(model, pairs, device).double().sum())
-        return total / self.weight(encoded, range(len(encoded)))
+    Args:
+        logits: (B, T, V), any floating type.
+        due: (B, T) int64; `NOTHING` where no token is due.
+    """
+    return nn.functional.cross_entropy(
+        logits.float().transpose(1, 2), due, ignore_index=NOTHING, reduction="none"
+    )
 
 
 def left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:

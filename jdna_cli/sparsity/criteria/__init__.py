@@ -2,33 +2,84 @@
 
 A criterion is `score(weight, statistics)`: a tensor of the weight's shape and of dtype float32,
 float16 or bfloat16. Its ABSOLUTE value ranks: the smallest go first. The sign is ignored, so that
-magnitude needs no copy of the weight.
+magnitude needs no copy of the weight. A criterion that chooses while it changes the weights that
+stay has the second form, `prune_layer(weight, statistics, target)`.
+
+A module says of itself, where it differs: `SCOPE`, where its scores compete by default (`global`),
+and `NEEDS`, what it must know besides the weight (`nothing`):
+
+| NEEDS | statistics |
+|---|---|
+| nothing | `name`, `input_dim` |
+| seed | `draw()` |
+| activations | `input_norm` |
+| gram | `gram` |
+| gradients | `gradient`, `squared_gradient` |
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jdna_cli import registry
+from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+    from jdna_cli.sparsity.compensation import Pruned, Target
+
+NEEDS = ("nothing", "seed", "activations", "gram", "gradients")
+SCOPES = ("global", "layer", "row")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a criterion may know besides the weight itself."""
+    """What a criterion may know besides the weight itself; what it does not need is None.
+
+    Tensors are float32. `tokens` is the number of calibration tokens that reached this weight's
+    inputs, `examples` the number of calibration examples.
+    """
 
     name: str
+    input_dim: int = 1  # of the weight: 1 for (out, in), 0 for (in, out)
+    seed: int = 0
+    tokens: int = 0
+    examples: int = 0
+    input_norm: Tensor | None = None  # (in,): l2 norm of each input over all calibration tokens
+    gram: Tensor | None = None  # (in, in): sum over calibration tokens of x xᵀ
+    gradient: Tensor | None = None  # the weight's shape: mean over examples
+    squared_gradient: Tensor | None = None  # the weight's shape: mean of squares over examples
+
+    def draw(self) -> Generator:
+        """A generator of this tensor's own, the same each time."""
+        import torch
+
+        own = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(own[:7], "big"))
 
 
-class Criterion(Protocol):
-    """The face of a criterion's module."""
+@dataclass(frozen=True)
+class Criterion:
+    """A criterion's functions and what it says of itself; one of the two functions is there."""
 
-    def score(self, weight: Tensor, statistics: Statistics) -> Tensor:
-        """Importance of each weight, by absolute value; higher is kept."""
+    name: str
+    needs: str
+    scope: str
+    score: Callable[[Tensor, Statistics], Tensor] | None
+    prune_layer: Callable[[Tensor, Statistics, Target], Pruned] | None
+    identity: str | None = None  # of a user's own file: what it is by content
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration data."""
+        return self.needs in ("activations", "gram", "gradients")
 
 
 def names() -> tuple[str, ...]:
@@ -37,10 +88,46 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Criterion:
-    """The criterion called `name`.
+    """The criterion called `name`, or the function of a user's own file, as in `mine.py:score`.
 
     Raises:
-        RequestError: there is none of that name.
+        RequestError: there is none of that name, or the file has no such function.
     """
+    file, colon, function = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _own(Path(file), function)
     registry.check("criterion", name, names())
-    return cast(Criterion, registry.load(sys.modules[__name__], name))
+    return _described(registry.load(sys.modules[__name__], name), name, "score", None)
+
+
+def _own(file: Path, function: str) -> Criterion:
+    """A criterion from a file that the user named: running it is the user's own choice."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RequestError(f"--criterion: {file} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    described = importlib.util.spec_from_file_location(f"jdna_criterion_{digest[:16]}", file)
+    assert described is not None
+    assert described.loader is not None
+    module = importlib.util.module_from_spec(described)
+    try:
+        described.loader.exec_module(module)
+    except Exception as error:
+        raise RequestError(
+            f"--criterion: {file} fails when it is read: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(getattr(module, function, None)):
+        raise RequestError(f"--criterion: {file} has no function {function!r}")
+    # The same content under the same name is the same criterion, wherever the file lies.
+    return _described(module, f"{file.name}:{function}#{digest[:8]}", function, digest)
+
+
+def _described(module: Any, name: str, function: str, identity: str | None) -> Criterion:
+    needs, scope = getattr(module, "NEEDS", "nothing"), getattr(module, "SCOPE", "global")
+    if needs not in NEEDS:
+        raise RequestError(f"criterion {name!r}: NEEDS is {needs!r}, use one of {', '.join(NEEDS)}")
+    if scope not in SCOPES:
+        raise RequestError(f"criterion {name!r}: SCOPE is {scope!r}, use {', '.join(SCOPES)}")
+    score, whole = getattr(module, function, None), getattr(module, "prune_layer", None)
+    return Criterion(name, needs, scope, score, None if identity else whole, identity)

@@ -6,9 +6,12 @@ score = |w|. Han et al. 2015 (arXiv 1506.02626); the criterion of the Junk DNA H
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from jdna_cli.sparsity.criteria import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:

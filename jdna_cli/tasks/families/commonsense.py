@@ -11,8 +11,23 @@ from jdna_cli.difficulty import HumanScore
 from jdna_cli.tasks import HubSource, Task
 
 _BOTH = ("accuracy", "accuracy_norm")
-_LETTERED = "{question}\n{listing}\nAnswer:"
-_ARC = "Question: {question}\nAnswer:"
+
+
+def _arc(name: str, description: str, config: str, sizes: dict[str, int]) -> Task:
+    return Task(
+        name=name,
+        description=description,
+        kind="multiple-choice",
+        texts=("question",),
+        options=("choices.text",),
+        label="answerKey",
+        prompt="Question: {question}\nAnswer:",
+        metrics=_BOTH,
+        chance=0.25,
+        source=HubSource("allenai/ai2_arc", config),
+        sizes=sizes,
+    )
+
 
 TASKS = (
     Task(
@@ -45,31 +60,17 @@ TASKS = (
         source=HubSource("allenai/winogrande", "winogrande_l"),
         sizes={"train": 10234, "validation": 1267, "test": 1767},
     ),
-    Task(
-        name="arc_easy",
-        description="school science, the easier questions",
-        kind="multiple-choice",
-        texts=("question",),
-        options=("choices.text",),
-        label="answerKey",
-        prompt=_ARC,
-        metrics=_BOTH,
-        chance=0.25,
-        source=HubSource("allenai/ai2_arc", "ARC-Easy"),
-        sizes={"train": 2251, "validation": 570, "test": 2376},
+    _arc(
+        "arc_easy",
+        "school science, the easier questions",
+        "ARC-Easy",
+        {"train": 2251, "validation": 570, "test": 2376},
     ),
-    Task(
-        name="arc_challenge",
-        description="school science, the questions that retrieval does not answer",
-        kind="multiple-choice",
-        texts=("question",),
-        options=("choices.text",),
-        label="answerKey",
-        prompt=_ARC,
-        metrics=_BOTH,
-        chance=0.25,
-        source=HubSource("allenai/ai2_arc", "ARC-Challenge"),
-        sizes={"train": 1119, "validation": 299, "test": 1172},
+    _arc(
+        "arc_challenge",
+        "school science, the questions that retrieval does not answer",
+        "ARC-Challenge",
+        {"train": 1119, "validation": 299, "test": 1172},
     ),
     Task(
         name="mmlu",
@@ -78,7 +79,7 @@ TASKS = (
         texts=("question",),
         options=("choices",),
         label="answer",
-        prompt=_LETTERED,
+        prompt="{question}\n{listing}\nAnswer:",
         answer_with="letter",
         metrics=_BOTH,
         chance=0.25,

@@ -1,0 +1,101 @@
+"""From the name of a model to its files, and to the run that wrote them, if one did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.cli.running import Desk
+from jdna_cli.errors import RequestError
+from jdna_cli.specs import ModelSource
+from jdna_cli.store.tables import Run
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model that a request named: the files, the run that wrote them, and the columns it had."""
+
+    source: ModelSource
+    run: Run | None
+    columns: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> str:
+        """What the model is, but for pruning and seed: part of the recipe of what follows."""
+        return (self.run.recipe if self.run else None) or self.source.identity
+
+    @property
+    def number(self) -> int | None:
+        """The run that wrote it, if one did."""
+        return self.run.id if self.run else None
+
+
+# Columns that say what was taken from a model, and how; they follow it from run to run.
+PRUNED = (
+    "criterion",
+    "pattern",
+    "scope",
+    "prunable",
+    "sparsity",
+    "quantization",
+    "calibration",
+    "pruning_seed",
+    "schedule",
+)
+_INHERITED = (
+    *("model", "model_identity", "regime", "data_fraction", "seed", "teacher", "bits_per_weight"),
+    *PRUNED,
+)
+
+
+def locate(desk: Desk, reference: str) -> Located:
+    """Find the model that `reference` names; whether it can be read is checked before it is.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if reference.startswith("run:"):
+        number = reference.removeprefix("run:")
+        if not number.isdigit():
+            raise RequestError(f"{reference!r}: a run is named run:ID, as in run:2")
+        return written_by(desk, int(number))
+    folder = Path(reference).expanduser()
+    if (writer := desk.ledger.writer_of(folder)) is not None:
+        return written_by(desk, writer)
+    if not any(folder.glob("*.safetensors")):
+        from jdna_cli.engine import models
+
+        folder = models.fetch(reference, desk.ledger.home / ".converted", desk.allow_pickle)
+    identity = desk.ledger.identity(folder)
+    folder = _unpacked(desk, folder, identity)
+    name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
+    columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
+    return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
+
+
+def written_by(desk: Desk, number: int) -> Located:
+    """The model that a run wrote.
+
+    Raises:
+        RequestError: it wrote none, or has not finished.
+    """
+    source, run = desk.ledger.model_of(number)
+    columns = {name: getattr(run, name) for name in _INHERITED}
+    # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
+    kept = "quantized" if run.quantization else "sparse"
+    folder = _unpacked(desk, source.folder, source.identity)
+    if folder != source.folder:
+        mask = folder / "mask.safetensors" if source.mask else None
+        source = ModelSource(source.name, folder, source.identity, mask)
+    return Located(source, run, {**columns, "regime": run.regime or kept})
+
+
+def _unpacked(desk: Desk, folder: Path, identity: str) -> Path:
+    """Where a model that may be packed can be read."""
+    if not any(folder.glob("packed-*.safetensors")):
+        return folder
+    from jdna_cli.engine import packed
+
+    return packed.unpacked(folder, identity, desk.ledger.home / ".unpacked")

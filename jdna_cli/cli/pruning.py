@@ -1,0 +1,119 @@
+"""From what was asked of a pruning to its spec, what it rests on, and what is recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jdna_cli import specs
+from jdna_cli.cli.locating import locate
+from jdna_cli.cli.running import Desk, Done, answer, perform
+from jdna_cli.errors import RequestError
+from jdna_cli.results import Planned
+from jdna_cli.sparsity import criteria
+from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
+from jdna_cli.store.ledger import Opening
+from jdna_cli.store.tables import Run
+
+P = TypeVar("P", PruneSpec, FinetuneSpec)
+
+
+def spec_of(kind: type[P], values: Mapping[str, Any]) -> P:
+    """A spec that may prune, with the defaults of its criterion filled in.
+
+    Raises:
+        RequestError: a value is wrong, or the criterion is unknown.
+    """
+    asked = dict(values)
+    criterion = criteria.load(asked.get("criterion") or "magnitude")
+    if asked.get("scope") is None:
+        asked["scope"] = criterion.scope if asked.get("sparsity") is not None else "global"
+    if asked.get("sparsity") is not None and asked["scope"] == "global":
+        # Scores that compete over the whole model are all known before anything goes.
+        asked["sequential"] = True
+    spec = specs.build(kind, asked)
+    if spec.calibration is None:
+        for name in ("calibration_samples", "calibration_length", "sequential"):
+            if getattr(spec, name) != kind.model_fields[name].default:
+                raise RequestError(f"--{name.replace('_', '-')}: goes with --calibration alone")
+        if criterion.needs == "nothing" and criterion.identity is None:
+            # A seed that nothing draws from makes no other result.
+            spec = spec.model_copy(update={"pruning_seed": 0})
+    return spec
+
+
+def identities(desk: Desk, spec: PruneSpec | FinetuneSpec, model: ModelSource) -> dict[str, str]:
+    """What a request that prunes rests on, by content."""
+    found = {"model": model.identity}
+    criterion = criteria.load(spec.criterion)
+    if criterion.identity is not None:
+        found["criterion"] = criterion.identity
+    if spec.calibration is not None:
+        from jdna_cli.tasks import calibration
+
+        found["calibration"] = calibration.identity(spec.calibration, desk.data_dir)
+    return found
+
+
+def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Done:
+    """Prune a model, or find that it was done."""
+    spec = spec_of(PruneSpec, values)
+    located = locate(desk, spec.model)
+    fingerprint = spec.fingerprint(identities(desk, spec, located.source))
+
+    def fits(run: Run) -> bool:
+        return any(desk.ledger.folder(run).glob("packed-*.safetensors")) == spec.packed
+
+    if found := answer(desk, fingerprint, out, fits):
+        return found
+    from jdna_cli.engine import pruning
+
+    pruning.check_prune(spec, located.source, desk.data_dir)
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"--out: {out} is not empty, name a new folder")
+    opening = Opening(
+        spec,
+        fingerprint,
+        {
+            **{name: located.columns[name] for name in ("model", "model_identity")},
+            "recipe": located.recipe,
+            "seed": located.columns["seed"],
+            **columns(spec),
+        },
+        located.number,
+    )
+    return perform(desk, opening, lambda place: pruning.prune(spec, located.source, place), out)
+
+
+def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
+    """What a pruning would touch, from names and shapes alone; nothing is recorded."""
+    from jdna_cli.engine import pruning
+
+    spec = spec_of(PruneSpec, values)
+    return pruning.plan_prune(spec, locate(desk, spec.model).source, desk.data_dir)
+
+
+def columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:
+    """The columns that say what was pruned, or rounded."""
+    chosen = [f"+{p}" for p in spec.include] + [f"-{p}" for p in spec.exclude]
+    found: dict[str, Any] = {"prunable": " ".join(chosen) or None}
+    criterion = criteria.load(spec.criterion)
+    if spec.calibration is not None:
+        name = Path(spec.calibration).stem if "." in spec.calibration else spec.calibration
+        length = f"{spec.calibration_samples} × {spec.calibration_length}"
+        dense = "" if spec.sequential else ", not sequential"
+        found["calibration"] = f"{name}, {length}{dense}"
+    if spec.calibration is not None or criterion.needs == "seed":
+        found["pruning_seed"] = spec.pruning_seed
+    if spec.quantize is not None:
+        kind = "asymmetric" if spec.asymmetric else "symmetric"
+        groups = f"group {spec.group_size}" if spec.group_size else spec.granularity
+        rounding = "" if spec.rounding == "nearest" else f", {spec.rounding}"
+        words = f"{spec.quantize} bits {kind} per {groups}{rounding}"
+        return {**found, "sparsity": 0.0, "quantization": words.replace("per group", "group")}
+    found["criterion"] = criterion.name
+    if spec.pattern:
+        n, m = specs.parse_pattern(spec.pattern)
+        return {**found, "pattern": spec.pattern, "sparsity": 1 - n / m}
+    return {**found, "pattern": "unstructured", "sparsity": spec.sparsity, "scope": spec.scope}

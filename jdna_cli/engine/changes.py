@@ -1,0 +1,86 @@
+"""What a pruning is to do, tensor by tensor, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jdna_cli.errors import JdnaError
+from jdna_cli.sparsity.criteria import Criterion, Statistics
+from jdna_cli.sparsity.masks import Mask
+from jdna_cli.sparsity.quantization import Grid, Quantized
+from jdna_cli.sparsity.streams import Entry
+from jdna_cli.specs import ModelSource, PruneSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pruning that fits its model."""
+
+    spec: PruneSpec
+    source: ModelSource
+    files: list[Path]
+    stored: dict[str, Entry]  # every tensor of the files
+    criterion: Criterion
+    chosen: dict[str, int]  # names of the prunable ones, and their input dimension
+
+    @property
+    def gradients(self) -> bool:
+        """Whether the loss has to be differentiated."""
+        return self.criterion.needs == "gradients"
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a block is settled before the next one is looked at."""
+        spec = self.spec
+        within = spec.pattern is not None or spec.scope != "global"
+        return spec.rounding == "gptq" or (
+            self.criterion.needs in ("activations", "gram") and within
+        )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The values that a quantisation rounds to."""
+        spec = self.spec
+        assert spec.quantize is not None
+        return Grid(spec.quantize, spec.asymmetric, spec.granularity, spec.group_size)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One tensor's new values, in its file's layout and type, and how they came about."""
+
+    name: str
+    tensor: Tensor
+    mask: Mask | None
+    quantized: Quantized | None = None
+
+
+def score_of(criterion: Criterion, weight: Tensor, statistics: Statistics) -> Tensor:
+    """A weight's scores, on the CPU.
+
+    Raises:
+        JdnaError: a user's own function fails, or gives something else than scores.
+    """
+    assert criterion.score is not None
+    if criterion.identity is None:
+        return criterion.score(weight, statistics).cpu()
+    try:
+        found: Any = criterion.score(weight, statistics)
+    except Exception as error:
+        raise JdnaError(
+            f"criterion {criterion.name!r} fails at {statistics.name!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.shape != weight.shape:
+        what = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise JdnaError(
+            f"criterion {criterion.name!r} gives {what} for {statistics.name!r}, "
+            f"whose shape is {list(weight.shape)}"
+        )
+    return found.detach().cpu()

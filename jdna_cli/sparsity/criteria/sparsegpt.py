@@ -1,0 +1,41 @@
+"""SparseGPT: columns are pruned from left to right, and the rest makes good the error.
+
+A weight's score is w² / [H⁻¹]_jj, H = X Xᵀ + λI over the columns that are still free; each removal
+changes the weights to its right by the optimal-brain-surgeon update. Frantar and Alistarh 2023
+(arXiv 2301.00774), algorithm 1; blocks of 128 columns, λ = 1 % of the mean diagonal, as there.
+Unstructured masks are chosen block by block over all rows of a tensor, so the scope is `layer`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jdna_cli.sparsity.criteria import Statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jdna_cli.sparsity.compensation import Pruned, Target
+
+NEEDS = "gram"
+SCOPE = "layer"
+
+
+def prune_layer(weight: Tensor, statistics: Statistics, target: Target) -> Pruned:
+    """The changed weight, zero where pruned, what was kept, and the damping that sufficed.
+
+    Args:
+        weight: (out, in), any floating dtype; not changed.
+        statistics: with `gram` (in, in).
+        target: how many go: a share of all, or N:M along the input.
+
+    Raises:
+        JdnaError: the weight holds NaN, or the Hessian cannot be factorised.
+    """
+    from jdna_cli.sparsity.compensation import NOfM, Pruned, Share, factor, sweep
+
+    assert statistics.gram is not None
+    found = factor(statistics.gram, statistics.name)
+    choice = Share(target.sparsity) if target.sparsity is not None else NOfM(*target.groups)
+    changed = sweep(weight, found, choice, statistics.name)
+    return Pruned(changed, choice.kept(), found.damping)

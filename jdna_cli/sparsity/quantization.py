@@ -1,0 +1,237 @@
+"""Weight-only quantisation: each weight becomes one of 2ᵇ evenly spaced values of its group.
+
+Symmetric: w ≈ s · c with c in −(2ᵇ⁻¹ − 1) … 2ᵇ⁻¹ − 1, so that zero is a value and both signs have
+the same range. Asymmetric: w ≈ s · (c − z) with c in 0 … 2ᵇ − 1. A group is a whole tensor, an
+output channel, or `group_size` consecutive weights of a channel along the input. Scales are kept in
+the weight's own type, and codes are found for the scales as they are kept.
+
+Sources: Jacob et al. 2018 (arXiv 1712.05877), eq. 1; with compensation, Frantar et al. 2022
+(GPTQ, arXiv 2210.17323).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jdna_cli.errors import JdnaError
+from jdna_cli.sparsity import streams
+from jdna_cli.sparsity.compensation import Factor, sweep
+from jdna_cli.sparsity.streams import Writer
+
+FORMAT = "jdna-grid-1"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a tensor is divided into groups, and how many values each has."""
+
+    bits: int
+    asymmetric: bool = False
+    granularity: str = "channel"  # or tensor
+    group_size: int | None = None
+
+    @property
+    def highest(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - 1 if self.asymmetric else (1 << self.bits - 1) - 1
+
+    @property
+    def lowest(self) -> int:
+        """The smallest code."""
+        return 0 if self.asymmetric else -self.highest
+
+    def grouped(self, weight: Tensor) -> Tensor:
+        """A view (rows, groups, size) of a weight (out, in); raises ValueError if none divides."""
+        if self.granularity == "tensor":
+            return weight.reshape(1, 1, -1)
+        size = self.group_size or weight.shape[1]
+        if weight.shape[1] % size:
+            raise ValueError(f"groups of {size} do not divide {weight.shape[1]}")
+        return weight.reshape(weight.shape[0], -1, size)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One tensor: codes (out, in) int16, scales and zero points (rows, groups)."""
+
+    codes: Tensor
+    scales: Tensor  # in the weight's dtype
+    zeros: Tensor | None  # uint8, where asymmetric
+    grid: Grid
+
+    def decoded(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weights (out, in), in the dtype of the scales unless another is named."""
+        codes = self.grid.grouped(self.codes).float()
+        if self.zeros is not None:
+            codes = codes - self.zeros.float()[..., None]
+        values = codes * self.scales.float()[..., None]
+        return values.reshape(self.codes.shape).to(dtype or self.scales.dtype)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The values that one tensor's weights may have, whatever training makes of them."""
+
+    scales: Tensor
+    zeros: Tensor | None
+    grid: Grid
+    input_dim: int
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The nearest of those values: of the shape of `weight`, float32."""
+        turned = weight if self.input_dim == 1 else weight.T
+        codes = encode(turned.detach().float(), self.scales, self.zeros, self.grid)
+        found = Quantized(codes, self.scales, self.zeros, self.grid).decoded(torch.float32)
+        return found if self.input_dim == 1 else found.T
+
+    def to(self, device: torch.device) -> Rounding:
+        """The same on a device."""
+        zeros = None if self.zeros is None else self.zeros.to(device)
+        return Rounding(self.scales.to(device), zeros, self.grid, self.input_dim)
+
+
+def writer(path: Path, dims: Mapping[str, int], grid: Grid) -> Writer:
+    """Start a file of grids: scales and zero points of each tensor of `dims` (name: input_dim)."""
+    words = {"format": FORMAT, "grid": json.dumps(vars(grid)), "dims": json.dumps(dict(dims))}
+    return Writer(path, [name for name in dims for _ in range(2)], words)
+
+
+def add(file: Writer, name: str, found: Quantized) -> None:
+    """Write one tensor's grid."""
+    file.add(f"{name}:scales", found.scales.cpu())
+    if found.zeros is not None:
+        file.add(f"{name}:zeros", found.zeros.cpu())
+
+
+def load(path: Path) -> dict[str, Rounding]:
+    """The grids of a file that `writer` started.
+
+    Raises:
+        JdnaError: the file is damaged or of another format.
+    """
+    try:
+        words, stored = streams.metadata(path), streams.entries([path])
+        if words.get("format") != FORMAT:
+            raise JdnaError(f"{path} is not a file of grids of format {FORMAT}")
+        grid, found = Grid(**json.loads(words["grid"])), {}
+        for name, input_dim in json.loads(words["dims"]).items():
+            zeros = stored.get(f"{name}:zeros")
+            found[name] = Rounding(
+                streams.read(stored[f"{name}:scales"]),
+                None if zeros is None else streams.read(zeros),
+                grid,
+                input_dim,
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise JdnaError(f"{path} cannot be read as grids: {error}") from error
+    return found
+
+
+def fit(weight: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Scales and zero points (rows, groups) that just hold every weight.
+
+    Args:
+        weight: (out, in) float32.
+        grid: says what the groups are.
+        dtype: in which scales are kept.
+    """
+    groups = grid.grouped(weight)
+    tiny = torch.finfo(dtype).tiny
+    if not grid.asymmetric:
+        scales = (groups.abs().amax(-1) / grid.highest).to(dtype)
+        return torch.where(scales < tiny, torch.ones_like(scales), scales), None
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+    scales = ((high - low) / grid.highest).to(dtype)
+    scales = torch.where(scales < tiny, torch.ones_like(scales), scales)
+    zeros = (-low / scales.float()).round().clamp(0, grid.highest).to(torch.uint8)
+    return scales, zeros
+
+
+def encode(weight: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
+    """The nearest codes, int16, of the shape of `weight` (out, in) float32; ties to even."""
+    codes = (grid.grouped(weight) / scales.float()[..., None]).round()
+    if zeros is not None:
+        codes = codes + zeros.float()[..., None]
+    return codes.clamp(grid.lowest, grid.highest).to(torch.int16).reshape(weight.shape)
+
+
+def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
+    """Round every weight to the nearest value of its group.
+
+    Args:
+        weight: (out, in), float32, float16 or bfloat16.
+        grid: bits and groups.
+        name: of the tensor, for messages.
+
+    Raises:
+        JdnaError: the weight is not finite.
+    """
+    if not torch.isfinite(weight).all():
+        raise JdnaError(f"tensor {name!r} holds NaN or infinity, which has no nearest value")
+    values = weight.detach().float()
+    scales, zeros = fit(values, grid, weight.dtype)
+    return Quantized(encode(values, scales, zeros, grid), scales, zeros, grid)
+
+
+def compensated(weight: Tensor, found: Factor, grid: Grid, name: str) -> Quantized:
+    """Round column by column; each one's error is made good by those to its right (GPTQ).
+
+    Args:
+        weight: (out, in), float32, float16 or bfloat16.
+        found: factor of this layer's Hessian.
+        grid: bits and groups.
+        name: of the tensor, for messages.
+
+    Raises:
+        JdnaError: the weight is not finite.
+    """
+    rule = _Rounding(weight, grid)
+    sweep(weight, found, rule, name)
+    return rule.result()
+
+
+class _Rounding:
+    """Settles each column on its grid; a group's scale is fitted when its turn comes."""
+
+    def __init__(self, weight: Tensor, grid: Grid) -> None:
+        self._grid, self._dtype = grid, weight.dtype
+        self._codes = torch.empty(weight.shape, dtype=torch.int16, device=weight.device)
+        self._parts: list[tuple[Tensor, Tensor | None]] = []
+        self._column = Grid(grid.bits, grid.asymmetric)  # a column's group, one weight wide
+        if grid.group_size is None:
+            scales, zeros = fit(weight.detach().float(), grid, weight.dtype)
+            self._parts.append((scales, zeros))
+
+    def width(self, block: int) -> int:
+        """Whole groups."""
+        size = self._grid.group_size
+        return block if size is None else max(1, block // size) * size
+
+    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+        """Nothing is known of a block before its columns' turn."""
+
+    def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
+        """The nearest value of the column's group as it is by now."""
+        size = self._grid.group_size
+        if size is not None and j % size == 0:
+            self._parts.append(fit(weight[:, j : j + size], self._column, self._dtype))
+        scales, zeros = self._parts[-1]
+        rows = weight.shape[0]
+        scales = scales.expand(rows, 1)
+        zeros = None if zeros is None else zeros.expand(rows, 1)
+        column = weight[:, j : j + 1]
+        codes = encode(column, scales, zeros, self._column)
+        self._codes[:, start + j] = codes[:, 0]
+        return Quantized(codes, scales, zeros, self._column).decoded()[:, 0].float()
+
+    def result(self) -> Quantized:
+        """The whole tensor."""
+        scales = torch.cat([scales for scales, _ in self._parts], dim=1)
+        zeros = [zeros for _, zeros in self._parts if zeros is not None]
+        return Quantized(self._codes, scales, torch.cat(zeros, 1) if zeros else None, self._grid)
