@@ -13,7 +13,12 @@ from jdna_cli.cli import options as o
 
 def report(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Which report: drop.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Which report: drop, compression, cost, or dynamics.",
+            show_default=False,
+        ),
     ] = "drop",
     output: Annotated[o.Format, typer.Option("--format", help="How to write it.")] = o.Format.TABLE,
     plot: o.Plot = None,
@@ -46,8 +51,6 @@ def write(name: str, url: str, output: o.Format, plot: Path | None, wrapped: boo
     reading.require_schema(url, schema.head())
     rows = chosen.rows(lambda sql: reading.query(url, sql))
     if plot is not None:
-        if not any(row.get("mean_relative") is not None and row.get("pattern") for row in rows):
-            raise RequestError("--plot: there is no pruned run with a dense one beside it yet")
         chosen.figure(rows, plot)
     if wrapped:
         found = {"report": name, "rows": rows, "plot": str(plot) if plot else None}
@@ -59,6 +62,6 @@ def write(name: str, url: str, output: o.Format, plot: Path | None, wrapped: boo
         return tables.records_as_csv(columns, [[row[c] for c in columns] for row in rows])
     sections = chosen.sections(rows)
     if not sections:
-        raise RequestError("no finished fine-tuning or evaluation is recorded yet")
+        raise RequestError(chosen.EMPTY)
     text = tables.sections_as_text(sections, output.value)
     return text + (f"plot: {plot}\n" if plot and output is o.Format.TABLE else "")

@@ -21,6 +21,8 @@ Query = Callable[[str], Rows]
 class Report(Protocol):
     """The face of a report's module."""
 
+    EMPTY: str  # what to say where there is nothing to report
+
     def rows(self, query: Query) -> list[Row]:
         """What the database has, one flat record per measured cell, in full precision."""
 
@@ -28,7 +30,11 @@ class Report(Protocol):
         """The tables that a person reads."""
 
     def figure(self, rows: Sequence[Row], path: Path) -> None:
-        """Draw the report's figure into `path`."""
+        """Draw the report's figure into `path`.
+
+        Raises:
+            RequestError: there is nothing to draw yet.
+        """
 
 
 def names() -> tuple[str, ...]:

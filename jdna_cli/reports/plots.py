@@ -56,7 +56,9 @@ def check_path(path: Path) -> Path:
     return path
 
 
-def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, path: Path) -> None:
+def panels(
+    found: Sequence[Panel], y_label: str, reference: float | None, note: str, path: Path
+) -> None:
     """Draw panels side by side, up to three in a row, with a dotted line at `reference`."""
     width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
     figure = _figure(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
@@ -64,7 +66,8 @@ def panels(found: Sequence[Panel], y_label: str, reference: float, note: str, pa
         -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
     ).ravel()
     for axis, panel in zip(axes, found, strict=False):
-        axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
+        if reference is not None:
+            axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
         for i, line in enumerate(panel.lines):
             _draw(axis, line, i)
         axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)

@@ -13,12 +13,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jdna_cli.errors import RequestError
 from jdna_cli.reports import Query, Row, plots
 from jdna_cli.reports.tables import Section
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
-_SECTION = ("model", "regime", "criterion", "scope", "prunable", "bits")
+EMPTY = "no finished fine-tuning or evaluation is recorded yet"
+_PATTERNS = ("unstructured", "N:M", "dense")
+_SECTION = (
+    "model",
+    "regime",
+    "criterion",
+    "scope",
+    "prunable",
+    "bits",
+    "calibration",
+    "schedule",
+    "teacher",
+)
 
 # The first run of each recipe says in what recipes differ.
 _SPECS = """
@@ -100,34 +113,67 @@ def _told_apart(recipes: set[str], specs: dict[str, dict[str, Any]]) -> list[str
 
 
 def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Pruned cells by model, regime, criterion, scope, and kind of pattern."""
+    """All cells but plain dense ones, by model, regime, criterion, and what is taken."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if row["regime"] != "dense" or row["pattern"]:
-            key = (*(row[name] for name in _SECTION), row["pattern"] == "unstructured")
-            groups.setdefault(key, []).append(row)
+        if not plain(row):
+            key = [row[name] for name in _SECTION]
+            if row["quantization"]:
+                key[_SECTION.index("bits")] = None  # the columns of the table
+            groups.setdefault((*key, kind_of(row)), []).append(row)
     return dict(sorted(groups.items(), key=lambda item: tuple(str(x) for x in item[0])))
 
 
+def plain(row: Row) -> bool:
+    """Whether nothing was taken, and nobody taught: what the others are compared with."""
+    return row["regime"] == "dense" and not row["pattern"] and not row["teacher"]
+
+
+def kind_of(row: Row) -> str:
+    """What is taken, but for how much: unstructured, N:M, or a way of rounding."""
+    if row["quantization"]:
+        return str(row["quantization"].partition(" bits ")[2])
+    if not row["pattern"]:
+        return "dense"
+    return "unstructured" if row["pattern"] == "unstructured" else "N:M"
+
+
+def short(model: str) -> str:
+    """A local model is called by its folder; the data forms have the whole path."""
+    local = model.startswith(("/", ".", "~")) or model.count("/") > 1
+    return Path(model).name if local else model
+
+
 def _title(key: tuple[Any, ...]) -> str:
-    model, regime, criterion, scope, prunable, bits, unstructured = key
-    # A local model is called by its folder; the data forms have the whole path.
-    name = Path(model).name if model.startswith(("/", ".", "~")) or model.count("/") > 1 else model
-    parts = [name, regime, f"{criterion}{f' {scope}' if scope else ''}"]
-    parts.append("unstructured" if unstructured else "N:M")
+    model, regime, criterion, scope, prunable, bits, calibration, schedule, teacher, kind = key
+    parts = [short(model), regime]
+    if criterion:
+        parts.append(f"{criterion}{f' {scope}' if scope else ''}")
+    if kind != "dense":
+        parts.append(kind)
     words = {"+": "only ", "-": "without "}
     parts += [words[choice[0]] + choice[1:] for choice in (prunable or "").split()]
     if bits not in (None, 32):
         parts.append(f"{bits} bits")
+    if calibration:
+        parts.append(f"calibrated on {calibration}")
+    parts += [schedule] if schedule else []
+    parts += [f"taught by {short(teacher)}"] if teacher else []
     return " · ".join(parts)
 
 
 def _level(row: Row) -> tuple[float, str]:
+    """How much is taken, as a number that orders, and in words."""
+    if row["quantization"]:
+        bits = int(row["quantization"].partition(" ")[0])
+        return -bits, f"{bits} bits"
+    if not row["pattern"]:
+        return 0.0, "dense"
     unstructured = row["pattern"] == "unstructured"
     return row["sparsity"], f"{100 * row['sparsity']:g}%" if unstructured else row["pattern"]
 
 
-def _by_place(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+def by_place(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     """Rows by label, split and recipe, in the order in which they come."""
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -137,7 +183,7 @@ def _by_place(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per model, regime, criterion and kind of pattern."""
-    dense = [row for row in rows if row["regime"] == "dense" and not row["pattern"]]
+    dense = [row for row in rows if plain(row)]
     groups = _grouped(rows)
     if not groups:
         return [_dense_only(dense)] if dense else []
@@ -148,7 +194,7 @@ def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Sect
     levels = sorted({_level(row) for row in members})
     bases = {(row["recipe"], row["split"]): row for row in dense}
     table, unmatched, alone = [], 0, False
-    for place, own in _by_place(members).items():
+    for place, own in by_place(members).items():
         cells = {_level(row): row for row in own}
         unmatched += sum(row["mean_relative"] is None for row in own)
         alone = alone or any(row["n"] == 1 for row in own)
@@ -159,10 +205,10 @@ def _section(key: tuple[Any, ...], members: list[Row], dense: list[Row]) -> Sect
             [
                 place[0],
                 own[0]["metric"],
-                _percent(base["difficulty"]),
-                _score(base["metric"], base["dense_score"]),
+                percent(base["difficulty"]),
+                score(base["metric"], base["dense_score"]),
                 "–".join(str(n) for n in (seeds if len(seeds) < 2 else (seeds[0], seeds[-1]))),
-                *(_cell(cells.get(level)) for level in levels),
+                *(cell(cells.get(level)) for level in levels),
             ]
         )
     notes = [
@@ -184,8 +230,8 @@ def _dense_only(dense: list[Row]) -> Section:
         [
             r["label"],
             r["metric"],
-            _percent(r["difficulty"]),
-            _score(r["metric"], r["score"]),
+            percent(r["difficulty"]),
+            score(r["metric"], r["score"]),
             str(r["n"]),
         ]
         for r in dense
@@ -195,18 +241,20 @@ def _dense_only(dense: list[Row]) -> Section:
     return Section("Dense runs only", columns, table, (note,))
 
 
-def _score(metric: str, value: float | None) -> str:
+def score(metric: str, value: float | None) -> str:
     """A score in percent; a perplexity as it is."""
     if value is None:
         return ""
     return f"{value:.1f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent; nothing where there is none."""
     return "" if value is None else f"{100 * value:.1f}%".replace("-", "−")
 
 
-def _cell(row: Row | None) -> str:
+def cell(row: Row | None) -> str:
+    """A cell's drop with its spread; × where there is nothing to compare it with."""
     if row is None:
         return ""
     if row["mean_relative_drop"] is None:
@@ -222,35 +270,49 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     """Relative performance against sparsity, a line per task, a panel per table."""
     found = []
     for key, members in _grouped(rows).items():
-        unstructured = bool(key[-1])
+        unstructured, rounded = key[-1] == "unstructured", key[-1] not in _PATTERNS
         lines = []
-        for place, rows_there in _by_place(members).items():
+        for place, rows_there in by_place(members).items():
             own = sorted((r for r in rows_there if r["mean_relative"] is not None), key=_level)
             if own:
-                lines.append(_line(place[0], own))
+                lines.append(_line(place[0], own, rounded=rounded))
         ticks = () if unstructured else tuple(sorted({_tick(row) for row in members}))
         x_label = "sparsity (%)" if unstructured else "N:M (N of each M weights kept)"
+        x_label = "bits" if rounded else x_label
         if lines:
             found.append(plots.Panel(_title(key), x_label, tuple(lines), ticks))
-    if found:
-        counts = sorted({row["n"] for row in rows})
-        if counts == [1]:
-            note = "n = 1 seed, so the spread is not known; easy tasks first"
-        else:
-            seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-            note = f"mean over n = {seeds} seeds, bands: ± standard deviation; easy tasks first"
-        plots.panels(found, "relative performance (% of dense)", 100.0, note, path)
+    if not found:
+        raise RequestError("--plot: there is no pruned run with a dense one beside it yet")
+    note = f"{seeds_note(rows)}; easy tasks first"
+    plots.panels(found, "relative performance (% of dense)", 100.0, note, path)
+
+
+def seeds_note(rows: Sequence[Row]) -> str:
+    """Over how many seeds means and bands are."""
+    counts = sorted({row["n"] for row in rows})
+    if counts == [1]:
+        return "n = 1 seed, so the spread is not known"
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"mean over n = {seeds} seeds, bands: ± standard deviation"
 
 
 def _tick(row: Row) -> tuple[float, str]:
     level, name = _level(row)
-    return 100 * level, name
+    return (level if row["quantization"] else 100 * level), name
 
 
-def _line(label: str, own: list[Row]) -> plots.Line:
+def _line(label: str, own: list[Row], *, rounded: bool) -> plots.Line:
     difficulty = own[0]["difficulty"]
-    name = label if difficulty is None else f"{label}, difficulty {_percent(difficulty)}"
+    name = label if difficulty is None else f"{label}, difficulty {percent(difficulty)}"
     spreads = [row["sd_relative_drop"] for row in own]
+    if rounded:
+        # Where nothing is rounded is too far to the left to be shown.
+        return plots.Line(
+            name,
+            tuple(_level(row)[0] for row in own),
+            tuple(100 * row["mean_relative"] for row in own),
+            tuple(None if s is None else 100 * s for s in spreads),
+        )
     return plots.Line(
         name,
         (0.0, *(100 * row["sparsity"] for row in own)),
