@@ -12,7 +12,7 @@ import torch
 
 from jdna_cli.engine import devices
 
-NAMES = ("selection", "training", "interpolation", "likelihood", "startup")
+NAMES = ("selection", "streaming", "training", "interpolation", "likelihood", "startup")
 
 
 def main() -> None:

@@ -1,0 +1,98 @@
+"""Pruning a checkpoint that need not fit into memory, against copying its files with fsync.
+
+Each way runs in a process of its own, whose resident memory is read at its peak, beyond what it was
+when everything was imported and the files had been looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import checkpoint
+from benchmarks.measuring import table
+
+GIGABYTES = float(os.environ.get("JDNA_BENCH_GB", "4"))
+
+_CODE = """
+import json, resource, sys, time
+from pathlib import Path
+from jdna_cli.engine import pruning
+from jdna_cli.engine.place import Place, Surroundings
+from jdna_cli.specs import ModelSource, PruneSpec
+folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+spec = PruneSpec(model=str(folder), **json.loads(sys.argv[3]))
+source = ModelSource("m", folder, "m")
+place = Place(target, None, Surroundings(target, lambda *_: None, lambda: 0))
+pruning.plan(spec, source)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.perf_counter()
+found = pruning.prune(spec, source, place)
+seconds = time.perf_counter() - began
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps({"seconds": seconds, "mb": peak / 1024, "pruned": found.pruned,
+                  "prunable": found.prunable}))
+"""
+
+WAYS = {
+    "magnitude 50 %, global": {"sparsity": 0.5},
+    "magnitude 50 %, row": {"sparsity": 0.5, "scope": "row"},
+    "magnitude 2:4": {"pattern": "2:4"},
+    "random 50 %, global": {"sparsity": 0.5, "criterion": "random"},
+    "magnitude 50 %, packed": {"sparsity": 0.5, "packed": True},
+    "4 bits, group 128": {"quantize": 4, "group_size": 128},
+}
+
+
+def copied(folder: Path, target: Path) -> float:
+    """Seconds to copy the weight files and flush them to the disk."""
+    target.mkdir()
+    began = time.perf_counter()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as source, (target / file.name).open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+    seconds = time.perf_counter() - began
+    shutil.rmtree(target)
+    return seconds
+
+
+def report() -> str:
+    with tempfile.TemporaryDirectory() as place:
+        top = Path(place)
+        layers = max(1, round(GIGABYTES * 1e9 / 2 / (4 + 3 * 11 / 4) / 2048**2))
+        folder = checkpoint.make(top / "model", hidden=2048, layers=layers, shards=layers // 3 + 1)
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        largest = max(torch.Size(s).numel() for s in checkpoint.shapes(2048, 1, 256).values()) * 2
+        copies = [copied(folder, top / "copy") for _ in range(2)]
+        base = min(copies)
+        rows = [["copy with fsync", f"{base:.1f}", "1.00", "", ""]]
+        for name, asked in WAYS.items():
+            command = [sys.executable, "-c", _CODE, folder, top / "out", json.dumps(asked)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            shutil.rmtree(top / "out")
+            rows.append(
+                [
+                    name,
+                    f"{found['seconds']:.1f}",
+                    f"{found['seconds'] / base:.2f}",
+                    f"{found['mb']:.0f}",
+                    f"{found['mb'] * 2**20 / largest:.1f}",
+                ]
+            )
+        title = (
+            f"A Llama-shaped checkpoint of {size / 1e9:.2f} GB (bfloat16, "
+            f"{len(list(folder.glob('*.safetensors')))} shards; largest tensor "
+            f"{largest / 2**20:.0f} MB)"
+        )
+    return table(title, ["way", "s", "times the copy", "peak MB", "times the largest tensor"], rows)
