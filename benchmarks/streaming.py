@@ -23,22 +23,24 @@ from benchmarks.measuring import table
 GIGABYTES = float(os.environ.get("JDNA_BENCH_GB", "4"))
 
 _CODE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from jdna_cli.engine import pruning
 from jdna_cli.engine.place import Place, Surroundings
 from jdna_cli.specs import ModelSource, PruneSpec
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
 spec = PruneSpec(model=str(folder), **json.loads(sys.argv[3]))
 source = ModelSource("m", folder, "m")
 place = Place(target, None, Surroundings(target, lambda *_: None, lambda: 0))
 pruning.plan(spec, source)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = peak()
 began = time.perf_counter()
 found = pruning.prune(spec, source, place)
 seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps({"seconds": seconds, "mb": peak / 1024, "pruned": found.pruned,
+print(json.dumps({"seconds": seconds, "mb": (peak() - before) / 1024, "pruned": found.pruned,
                   "prunable": found.prunable}))
 """
 

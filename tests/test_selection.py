@@ -75,12 +75,35 @@ def test_a_sample_that_misleads_costs_time_not_the_answer(dtype):
         assert (removed([tensor], k) == by_sorting([tensor], k)).all()
 
 
-def test_more_candidates_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(selection, "GATHER_FLOOR", 0)
+@pytest.mark.parametrize("kept_bins", [1 << 12, 0])
+def test_more_candidates_than_there_is_room_for(monkeypatch, kept_bins):
+    monkeypatch.setattr(selection, "GATHER", 0)
+    monkeypatch.setattr(selection, "KEPT_BINS", kept_bins)
     torch.manual_seed(2)
     tensor = torch.randint(-3, 4, (200_000,)).to(torch.bfloat16) / 8 + torch.randn(200_000) * 1e-4
     for dtype in DTYPES:
         assert (removed([tensor.to(dtype)], 70_001) == by_sorting([tensor.to(dtype)], 70_001)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sample", ["like", "unlike", "nothing"])
+def test_parts_that_are_looked_at_first_never_decide(monkeypatch, dtype, sample):
+    torch.manual_seed(3)
+    tensors = [torch.randn(300, 301).mul(0.02 * (i + 1)).to(dtype) for i in range(5)]
+    part = {"like": [t[::7].contiguous() for t in tensors], "unlike": [tensors[0][:2] * 1e-3]}
+    chosen = part.get(sample, [tensors[0][:0]])
+    for gather in (selection.GATHER, 1000):
+        monkeypatch.setattr(selection, "GATHER", gather)
+        k = 200_123
+        cut = selection.cutoff(
+            lambda: ((str(i), t) for i, t in enumerate(tensors)), k,
+            sample=lambda: (("part", t) for t in chosen),
+        )  # fmt: skip
+        gone = [
+            ~np.unpackbits(selection.kept(t, selection.Cutoff(cut.key, share))[0], count=t.numel())
+            .astype(bool) for t, share in zip(tensors, cut.shares, strict=True)
+        ]  # fmt: skip
+        assert (np.concatenate(gone) == by_sorting(tensors, k)).all()
 
 
 def test_a_transposed_weight_is_read_in_its_own_order():

@@ -6,6 +6,7 @@ do, blocks are treated one after the other (`blockwise`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,13 @@ from jdna_cli.engine.packed import Folder
 from jdna_cli.engine.place import Place, write_records
 from jdna_cli.errors import RequestError
 from jdna_cli.results import LayerSparsity, Outcome, Planned
-from jdna_cli.sparsity import criteria, masks, packing, patterns, quantization, streams
+from jdna_cli.sparsity import criteria, masks, packing, patterns, quantization, selection, streams
+from jdna_cli.sparsity.ahead import ahead
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import ModelSource, PruneSpec, parse_pattern
+
+LARGE = 1 << 24  # weights; of a larger model parts alone are read to know about where the cutoff is
+STRETCH, STRETCHES = 64, 1 << 12
 
 
 def plan(spec: PruneSpec, source: ModelSource) -> Plan:
@@ -102,8 +107,9 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
         with Folder(found, target) as folder, _beside(found, target) as beside:
             for change in _changes(found, place, notes):
                 entry = found.stored[change.name]
-                kept = int(torch.count_nonzero(change.tensor))
+                kept = 0
                 if change.quantized is not None:
+                    kept = int(torch.count_nonzero(change.tensor))
                     own = change.quantized
                     quantization.add(beside, change.name, own)
                     packed_bits += packing.codes_bits(entry.numel, own.grid, own.scales, own.zeros)
@@ -148,34 +154,44 @@ def _changes(found: Plan, place: Place, notes: list[str]) -> Iterator[Change]:
 
 
 def _rounded(found: Plan) -> Iterator[Change]:
-    grid = found.grid
-    for name, input_dim in found.chosen.items():
+    def one(own: tuple[str, int]) -> Change:
+        name, input_dim = own
         weight = streams.read(found.stored[name])
         turned = weight if input_dim == 1 else weight.T.contiguous()
-        done = quantization.nearest(turned, grid, name)
+        done = quantization.nearest(turned, found.grid, name)
         decoded = done.decoded()
-        yield Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
+        return Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
+
+    return ahead(one, found.chosen.items())
 
 
 def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
-    for name, mask in masks_of(found, statistics):
-        weight = streams.read(found.stored[name])
-        masks.clear_(weight, mask)
-        yield Change(name, weight, mask)
-
-
-def masks_of(found: Plan, statistics: dict[str, Statistics]) -> Iterator[tuple[str, masks.Mask]]:
-    """Score the chosen tensors by the criterion, and turn scores into masks by the pattern."""
+    """Score the chosen tensors by the criterion, mask them by the pattern, and set to zero."""
     spec = found.spec
+    total = sum(found.stored[name].numel for name in found.chosen)
 
-    def scored() -> Iterator[patterns.Scored]:
-        for name, input_dim in found.chosen.items():
-            weight = streams.read(found.stored[name])
-            known = statistics.get(name) or Statistics(name, input_dim, spec.pruning_seed)
-            yield patterns.Scored(name, score_of(found.criterion, weight, known), input_dim)
+    def scored(name: str, input_dim: int) -> patterns.Scored:
+        weight = streams.read(found.stored[name])
+        known = statistics.get(name) or Statistics(name, input_dim, spec.pruning_seed)
+        return patterns.Scored(name, score_of(found.criterion, weight, known), input_dim, weight)
+
+    def source() -> Iterator[patterns.Item]:
+        return (functools.partial(scored, *own) for own in found.chosen.items())
+
+    def part(name: str) -> tuple[str, torch.Tensor]:
+        stretch = streams.read_part(found.stored[name], total // STRETCHES, STRETCH)
+        return name, score_of(found.criterion, stretch, Statistics(name, seed=spec.pruning_seed))
+
+    def sample() -> Iterator[selection.Item]:
+        return (functools.partial(part, name) for name in found.chosen)
+
+    def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
+        assert x.weight is not None
+        masks.clear_(x.weight, mask)
+        return Change(x.name, x.weight, mask)
 
     if spec.pattern:
-        return patterns.n_of_m(scored, *parse_pattern(spec.pattern))
+        return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
     assert spec.sparsity is not None
-    total = sum(found.stored[name].numel for name in found.chosen)
-    return patterns.unstructured(scored, spec.sparsity, spec.scope, total)
+    parts = sample if found.criterion.elementwise and total > LARGE else None
+    return patterns.each_unstructured(source, spec.sparsity, spec.scope, finish, total, parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ import torch
 from torch import Tensor
 
 from jdna_cli.sparsity import masks, selection
+from jdna_cli.sparsity.ahead import ahead
 from jdna_cli.sparsity.masks import Mask
+
+T = TypeVar("T")
 
 BLOCK = 1 << 20  # weights ranked at a time
 
@@ -28,9 +32,12 @@ class Scored:
     name: str
     score: Tensor
     input_dim: int
+    weight: Tensor | None = None  # carried along for whoever finishes
 
 
-Source = Callable[[], Iterable[Scored]]
+Item = Scored | Callable[[], Scored]
+Source = Callable[[], Iterable[Item]]
+Finish = Callable[[Scored, Mask], T]
 
 
 def unstructured(
@@ -41,26 +48,46 @@ def unstructured(
     Masks come one by one, in the order of the source, so that not all of them need be in memory.
 
     Args:
-        source: yields the scores of all prunable tensors, the same each time it is called.
+        source: yields the scores of all prunable tensors, or functions that return them (they are
+            called in several threads), the same each time it is called.
         sparsity: s, 0 ≤ s < 1.
         scope: `global`, `layer` or `row` (a row: all weights of one output).
         total: number of scores; counted where it is not given.
     """
+    return each_unstructured(source, sparsity, scope, _named, total)
+
+
+def each_unstructured(
+    source: Source,
+    sparsity: float,
+    scope: str,
+    finish: Finish[T],
+    total: int | None = None,
+    sample: selection.Source | None = None,
+) -> Iterator[T]:
+    """`finish(scored, mask)` of each tensor, in the thread that found its mask.
+
+    Args are those of `unstructured`, with `sample` as in `selection.cutoff`.
+    """
     if scope != "global":
         choose = _by_row if scope == "row" else _by_layer
-        yield from ((x.name, choose(x, sparsity)) for x in source())
+
+        def alone(item: Item) -> T:
+            scored = _resolved(item)
+            return finish(scored, choose(scored, sparsity))
+
+        yield from ahead(alone, source())
         return
-
-    def pairs() -> Iterable[tuple[str, Tensor]]:
-        return ((x.name, x.score) for x in source())
-
     if total is None:
-        total = sum(x.score.numel() for x in source())
-    cut = selection.cutoff(pairs, round(sparsity * total), total)
-    ties = cut.ties
-    for x in source():
-        bits, kept, ties = selection.kept(x.score, selection.Cutoff(cut.key, ties))
-        yield x.name, Mask(bits, tuple(x.score.shape), kept)
+        total = sum(_resolved(item).score.numel() for item in source())
+    cut = selection.cutoff(lambda: map(_pair, source()), round(sparsity * total), total, sample)
+
+    def together(own: tuple[Item, int]) -> T:
+        scored = _resolved(own[0])
+        bits, kept, _ = selection.kept(scored.score, selection.Cutoff(cut.key, own[1]))
+        return finish(scored, Mask(bits, tuple(scored.score.shape), kept))
+
+    yield from ahead(together, zip(source(), cut.shares, strict=True))
 
 
 def n_of_m(source: Source, n: int, m: int) -> Iterator[tuple[str, Mask]]:
@@ -68,7 +95,36 @@ def n_of_m(source: Source, n: int, m: int) -> Iterator[tuple[str, Mask]]:
 
     The width must be a multiple of `m` (the caller checks, it knows how to say so).
     """
-    return ((x.name, keep_n(rank_in_groups(x, m), n, x.input_dim)) for x in source())
+    return each_n_of_m(source, n, m, _named)
+
+
+def each_n_of_m(source: Source, n: int, m: int, finish: Finish[T]) -> Iterator[T]:
+    """`finish(scored, mask)` of each tensor, in the thread that found its mask."""
+
+    def one(item: Item) -> T:
+        scored = _resolved(item)
+        return finish(scored, keep_n(rank_in_groups(scored, m), n, scored.input_dim))
+
+    return ahead(one, source())
+
+
+def _named(scored: Scored, mask: Mask) -> tuple[str, Mask]:
+    return scored.name, mask
+
+
+def _resolved(item: Item) -> Scored:
+    return item() if callable(item) else item
+
+
+def _pair(item: Item) -> selection.Item:
+    if not callable(item):
+        return item.name, item.score
+
+    def later() -> tuple[str, Tensor]:
+        scored = item()
+        return scored.name, scored.score
+
+    return later
 
 
 def rank_in_groups(scored: Scored, m: int) -> npt.NDArray[np.uint8]:

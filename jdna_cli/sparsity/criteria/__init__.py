@@ -6,7 +6,8 @@ magnitude needs no copy of the weight. A criterion that chooses while it changes
 stay has the second form, `prune_layer(weight, statistics, target)`.
 
 A module says of itself, where it differs: `SCOPE`, where its scores compete by default (`global`),
-and `NEEDS`, what it must know besides the weight (`nothing`):
+and `NEEDS`, what it must know besides the weight (`nothing`); one of jdna's own also whether it is
+`ELEMENTWISE`, so that parts of tensors tell where the cutoff may lie:
 
 | NEEDS | statistics |
 |---|---|
@@ -31,7 +32,8 @@ from jdna_cli import registry
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from numpy.random import Generator
+    from torch import Tensor
 
     from jdna_cli.sparsity.compensation import Pruned, Target
 
@@ -59,10 +61,10 @@ class Statistics:
 
     def draw(self) -> Generator:
         """A generator of this tensor's own, the same each time."""
-        import torch
+        import numpy as np
 
         own = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(own[:7], "big"))
+        return np.random.Generator(np.random.SFC64(int.from_bytes(own[:16], "big")))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Criterion:
     scope: str
     score: Callable[[Tensor, Statistics], Tensor] | None
     prune_layer: Callable[[Tensor, Statistics, Target], Pruned] | None
+    elementwise: bool = False  # whether a part of a tensor has the scores that it has in the whole
     identity: str | None = None  # of a user's own file: what it is by content
 
     @property
@@ -130,4 +133,5 @@ def _described(module: Any, name: str, function: str, identity: str | None) -> C
     if scope not in SCOPES:
         raise RequestError(f"criterion {name!r}: SCOPE is {scope!r}, use {', '.join(SCOPES)}")
     score, whole = getattr(module, function, None), getattr(module, "prune_layer", None)
-    return Criterion(name, needs, scope, score, None if identity else whole, identity)
+    part = identity is None and getattr(module, "ELEMENTWISE", False)
+    return Criterion(name, needs, scope, score, None if identity else whole, part, identity)

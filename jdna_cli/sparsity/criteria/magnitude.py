@@ -13,6 +13,8 @@ from jdna_cli.sparsity.criteria import Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
+ELEMENTWISE = True
+
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:
     """|w|, left implicit: the absolute value of a score ranks, so the weight is its own score."""

@@ -13,6 +13,8 @@ from jdna_cli.sparsity.criteria import Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
+ELEMENTWISE = True
+
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:
     """The number whose bit pattern is that of infinity less that of |w|: exact, without new ties.

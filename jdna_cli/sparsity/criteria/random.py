@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEEDS = "seed"
+ELEMENTWISE = True
 
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:
     """Uniform draws of the weight's shape, float32."""
     import torch
 
-    return torch.rand(weight.shape, generator=statistics.draw())
+    flat = statistics.draw().random(weight.numel(), dtype="float32")
+    return torch.from_numpy(flat).view(weight.shape)

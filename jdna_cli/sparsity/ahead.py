@@ -1,0 +1,33 @@
+"""A few things at once, in order: NumPy and reading let go of the interpreter."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """`function` of each item, in order, computed in as many threads as torch has.
+
+    At most one result more than there are threads waits to be taken.
+    """
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        pending: collections.deque[Future[B]] = collections.deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for waiting in pending:
+                waiting.cancel()
