@@ -209,7 +209,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     whole = weights(jdna.home / str(number))
     whole_curve = jdna("db", "query", f"SELECT * FROM metric WHERE run = {number}", "--json").json
 
-    from jdna_cli.cli import running
+    from jdna_cli.jobs import running
 
     class Impatient(running.Stopper):
         """Somebody who presses Ctrl-C during the seventh step."""

@@ -312,7 +312,7 @@ def test_dynamics_say_what_became_of_the_weights(jdna, bert):
 def test_an_interrupted_training_goes_on_to_the_same_bits(jdna, bert, monkeypatch, way):
     import signal
 
-    from jdna_cli.cli import running
+    from jdna_cli.jobs import running
 
     jdna("finetune", bert, *SMALL, "--seed", 9)
     args = ("finetune", bert, *way, *SMALL, "--lr", 0.01)

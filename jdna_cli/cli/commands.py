@@ -12,7 +12,7 @@ from jdna_cli.cli import options as o
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 
 if TYPE_CHECKING:
-    from jdna_cli.cli.running import Desk
+    from jdna_cli.jobs.running import Desk
 
 _PRUNE, _FINETUNE = PruneSpec.model_fields, FinetuneSpec.model_fields
 _EVAL, _LINE = EvalSpec.model_fields, InterpolateSpec.model_fields
@@ -27,8 +27,9 @@ def _desk(
     resume: bool = False,
     allow_pickle: bool = False,
 ) -> Iterator[Desk]:
-    from jdna_cli.cli.running import Desk
+    from jdna_cli.cli.console import Terminal
     from jdna_cli.errors import RequestError
+    from jdna_cli.jobs.running import Desk
     from jdna_cli.store.ledger import Ledger
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -37,7 +38,7 @@ def _desk(
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     ledger = Ledger(home, db)
     try:
-        yield Desk(ledger, data_dir, force, resume, allow_pickle)
+        yield Desk(ledger, data_dir, force, resume, allow_pickle, Terminal())
     finally:
         ledger.close()
 
@@ -71,7 +72,8 @@ def prune(
     as_json: o.Json = False,
 ) -> None:
     """Set the least important weights of a model to zero, or round all, before any fine-tuning."""
-    from jdna_cli.cli import pruning, showing
+    from jdna_cli.cli import showing
+    from jdna_cli.jobs import pruning
 
     values: dict[str, Any] = {
         "model": model,
@@ -159,7 +161,8 @@ def finetune(
     The defaults are the paper's recipe: AdamW, learning rate 2e-5 with 6 % warm-up and linear
     decay, batches of 16, 3 epochs, no weight decay. The last epoch is what is reported.
     """
-    from jdna_cli.cli import jobs, showing
+    from jdna_cli.cli import showing
+    from jdna_cli.jobs import finetuning
 
     values: dict[str, Any] = {
         "model": model,
@@ -206,7 +209,7 @@ def finetune(
         **_knobs(options, book, context_words, pairs),
     }
     with _desk(home, db, data_dir, force, resume, allow_pickle) as desk:
-        showing.show(jobs.finetune(desk, values), as_json)
+        showing.show(finetuning.finetune(desk, values), as_json)
 
 
 def _knobs(
@@ -253,8 +256,9 @@ def evaluate(
     A fine-tuned model is measured by its head. A model that writes is prompted: it answers in its
     own words, or chooses the option of the highest likelihood.
     """
-    from jdna_cli.cli import jobs, showing
+    from jdna_cli.cli import showing
     from jdna_cli.errors import RequestError
+    from jdna_cli.jobs import measuring
 
     values: dict[str, Any] = {
         "model": model,
@@ -284,10 +288,10 @@ def evaluate(
     with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         if harness is not None:
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
-            done = jobs.harness(desk, {**values, "harness": names, "limit": limit})
+            done = measuring.harness(desk, {**values, "harness": names, "limit": limit})
         else:
             kept = {name: value for name, value in own.items() if value is not None}
-            done = jobs.evaluate(desk, {**values, **kept, "task": task})
+            done = measuring.evaluate(desk, {**values, **kept, "task": task})
         showing.show(done, as_json)
 
 
@@ -315,7 +319,8 @@ def interpolate(
     as_json: o.Json = False,
 ) -> None:
     """Measure models on the straight line between two fine-tuned ones, and the loss barrier."""
-    from jdna_cli.cli import jobs, showing
+    from jdna_cli.cli import showing
+    from jdna_cli.jobs import measuring
     from jdna_cli.reports import plots
 
     if plot is not None:
@@ -334,7 +339,7 @@ def interpolate(
         **_knobs(options, book, context_words, pairs),
     }
     with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
-        done = jobs.interpolate(desk, values)
+        done = measuring.interpolate(desk, values)
         if plot is not None:
             barrier = showing.metrics_of(done.outcome)["barrier"]
             plots.line(done.outcome.points, barrier, done.run.metric or "score", plot)

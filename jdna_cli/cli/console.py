@@ -79,3 +79,15 @@ class Reporter:
             self._last = now
             left = (now - began) / done * (total - done)
             say(f"{self._title} · {phase} {done}/{total} {self._note} · {left:.0f} s left")
+
+
+class Terminal:
+    """The observer of runs that were asked for at a terminal, or in a script."""
+
+    def say(self, text: str) -> None:
+        """One line to standard error."""
+        say(text)
+
+    def progress(self, title: str) -> Reporter:
+        """A bar, or a line now and then."""
+        return Reporter(title)

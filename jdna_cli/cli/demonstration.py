@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.cli import jobs, options, reporting
+from jdna_cli.cli import options, reporting
 from jdna_cli.cli.console import say
-from jdna_cli.cli.running import Desk, Done
 from jdna_cli.cli.showing import as_json as done_as_json
 from jdna_cli.errors import RequestError
+from jdna_cli.jobs import finetuning
+from jdna_cli.jobs.running import Desk, Done
 
 TASKS = ("living", "larger")
 SPARSITIES = (None, 0.3, 0.4, 0.5, 0.6)
@@ -68,7 +69,7 @@ def run(desk: Desk, url: str, json_asked: bool) -> None:
     began, computed = time.monotonic(), 0
     for number, request in enumerate(requests, 1):
         started = time.monotonic()
-        done.append(jobs.finetune(desk, request))
+        done.append(finetuning.finetune(desk, request))
         last = done[-1]
         computed += not last.cached
         spent = time.monotonic() - began

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.cli.console import say
-from jdna_cli.cli.running import Done
+from jdna_cli.jobs.running import Done
 from jdna_cli.results import LayerSparsity, Outcome, Planned
 from jdna_cli.store.tables import Run
 

@@ -16,16 +16,16 @@ B = TypeVar("B")
 def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """`function` of each item, in order, computed in as many threads as torch has.
 
-    At most one result more than there are threads waits to be taken.
+    At most as many results as there are threads are under way, or wait to be taken.
     """
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         pending: collections.deque[Future[B]] = collections.deque()
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > threads:
+                if len(pending) == threads:
                     yield pending.popleft().result()
+                pending.append(pool.submit(function, item))
             while pending:
                 yield pending.popleft().result()
         finally:

@@ -25,6 +25,7 @@ from jdna_cli.sparsity.compensation import Factor, sweep
 from jdna_cli.sparsity.streams import Writer
 
 FORMAT = "jdna-grid-1"
+ROWS = 1 << 17  # weights rounded at a time
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,20 @@ def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
     """
     if not torch.isfinite(weight).all():
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, which has no nearest value")
-    values = weight.detach().float()
-    scales, zeros = fit(values, grid, weight.dtype)
-    return Quantized(encode(values, scales, zeros, grid), scales, zeros, grid)
+    if grid.granularity == "tensor":
+        values = weight.detach().float()
+        scales, zeros = fit(values, grid, weight.dtype)
+        return Quantized(encode(values, scales, zeros, grid), scales, zeros, grid)
+    # A few channels at a time, so that they stay in the cache.
+    codes = torch.empty(weight.shape, dtype=torch.int16, device=weight.device)
+    parts, step = [], max(1, ROWS // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], step):
+        values = weight.detach()[start : start + step].float()
+        parts.append(fit(values, grid, weight.dtype))
+        codes[start : start + step] = encode(values, *parts[-1], grid)
+    scales, points = zip(*parts, strict=True)
+    zeros = torch.cat(list(points)) if grid.asymmetric else None
+    return Quantized(codes, torch.cat(list(scales)), zeros, grid)
 
 
 def compensated(weight: Tensor, found: Factor, grid: Grid, name: str) -> Quantized:

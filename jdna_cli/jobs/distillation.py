@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jdna_cli.cli.locating import Located, locate
-from jdna_cli.cli.running import Desk
 from jdna_cli.errors import RequestError
+from jdna_cli.jobs.locating import Located, locate
+from jdna_cli.jobs.running import Desk
 from jdna_cli.specs import FinetuneSpec
 from jdna_cli.tasks import Task
 

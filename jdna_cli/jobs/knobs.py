@@ -52,3 +52,9 @@ def columns(spec: Measured, task: Task) -> dict[str, Any]:
         "shots": getattr(spec, "shots", 0) if prompted else None,
         "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
     }
+
+
+def task_columns(task: Task) -> dict[str, Any]:
+    """The task as columns of a run."""
+    human = task.human.value if task.human else None
+    return {"task": task.name, "metric": task.metric, "human": human}

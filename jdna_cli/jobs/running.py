@@ -6,15 +6,15 @@ the work and returns plain numbers; the ledger writes them, or the failure.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from jdna_cli.cli.console import Reporter, say
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.results import Outcome
 from jdna_cli.store.ledger import Ledger, Opening
@@ -23,16 +23,49 @@ from jdna_cli.store.tables import Run
 if TYPE_CHECKING:
     from jdna_cli.engine.place import Place
 
+Progress = Callable[[str, int, int, str], None]
+
+
+class Observer(Protocol):
+    """Who is told how a run gets on."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    def progress(self, title: str) -> contextlib.AbstractContextManager[Progress]:
+        """While a run lasts: what to call with (what, done, of how many, a note)."""
+
+
+class Silent:
+    """Nobody is told."""
+
+    def say(self, text: str) -> None:
+        """Nothing is said."""
+
+    @contextlib.contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Nothing is shown."""
+        yield lambda what, done, total, note: None
+
 
 @dataclass(frozen=True)
 class Desk:
-    """What every request shares: where runs are recorded, where data is, how to go about it."""
+    """What every request shares: where runs are recorded, where data is, how to go about it.
+
+    Where it only looks (`look`), what the database has not is `Missing`, and nothing is run.
+    """
 
     ledger: Ledger
     data_dir: Path | None = None
     force: bool = False
     resume: bool = False
     allow_pickle: bool = False
+    observer: Observer = field(default_factory=Silent)
+    look: bool = False
+
+
+class Missing(Exception):  # noqa: N818
+    """The database has not what a desk was to look up."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +89,8 @@ def answer(
     ledger = desk.ledger
     twin = None if desk.force else ledger.finished(fingerprint, fits)
     if twin is None or (out is not None and ledger.folder(twin) != out.resolve()):
+        if desk.look:
+            raise Missing
         return None
     assert twin.id is not None
     return Done(twin, ledger.outcome(twin.id), ledger.folder(twin), cached=True)
@@ -72,22 +107,22 @@ def perform(
     from jdna_cli.engine import devices
     from jdna_cli.engine.place import Place, Surroundings
 
+    kind = opening.spec.kind
     cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
-    if desk.resume and cut_off is None:
-        say("no run of this request was cut off: starting from the beginning")
+    if desk.resume and cut_off is None and kind == "finetune":
+        desk.observer.say("no run of this request was cut off: starting from the beginning")
     if cut_off is not None:
         run = ledger.take_up(cut_off)
     else:
         run = ledger.start(opening, devices.versions(), out)
     folder, work = ledger.folder(run), ledger.work(run)
     title = f"run {run.id} · {run.kind}"
-    kind = opening.spec.kind
     with (
         ledger.running(run, fresh=cut_off is None),
-        Stopper(graceful=kind == "finetune") as stopper,
-        Reporter(title) as reporter,
+        Stopper(desk.observer, graceful=kind == "finetune") as stopper,
+        desk.observer.progress(title) as progress,
     ):
-        surroundings = Surroundings(work, reporter, stopper.asked)
+        surroundings = Surroundings(work, progress, stopper.asked)
         outcome = action(Place(folder, desk.data_dir, surroundings, ledger.home / ".tokens"))
         run = ledger.finish(run, outcome)
     shutil.rmtree(work, ignore_errors=True)
@@ -100,8 +135,8 @@ class Stopper:
     Where work cannot stop in an orderly way (`graceful` is False), the first one stops it.
     """
 
-    def __init__(self, *, graceful: bool) -> None:
-        self._graceful = graceful
+    def __init__(self, observer: Observer, *, graceful: bool) -> None:
+        self._observer, self._graceful = observer, graceful
         self._asked = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -127,4 +162,4 @@ class Stopper:
         if self._asked or not self._graceful:
             raise InterruptedRunError("interrupted", number)
         self._asked = number
-        say("stopping after this step, with a checkpoint (once more: at once)")
+        self._observer.say("stopping after this step, with a checkpoint (once more: at once)")

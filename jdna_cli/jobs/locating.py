@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.cli.running import Desk
 from jdna_cli.errors import RequestError
+from jdna_cli.jobs.running import Desk
 from jdna_cli.specs import ModelSource
 from jdna_cli.store.tables import Run
 

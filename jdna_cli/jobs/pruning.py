@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jdna_cli import specs
-from jdna_cli.cli.locating import locate
-from jdna_cli.cli.running import Desk, Done, answer, perform
 from jdna_cli.errors import RequestError
+from jdna_cli.jobs.locating import locate
+from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.results import Planned
 from jdna_cli.sparsity import criteria
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec

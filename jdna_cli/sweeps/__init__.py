@@ -1,0 +1,1 @@
+"""Whole experiments: files, cells, and the engines that run them."""
