@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from jdna_cli import __version__
-from jdna_cli.cli import commands, inspection, reporting
+from jdna_cli.cli import commands, inspection, reporting, sweeping
 from jdna_cli.errors import JdnaError, redact
 
 
@@ -92,6 +92,7 @@ app.command("finetune")(commands.finetune)
 app.command("eval")(commands.evaluate)
 app.command("interpolate")(commands.interpolate)
 app.command("report")(reporting.report)
+app.command("sweep")(sweeping.sweep)
 app.command("demo")(commands.demo)
 app.add_typer(inspection.runs, name="runs")
 app.add_typer(inspection.tasks, name="tasks")

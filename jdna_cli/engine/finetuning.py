@@ -113,6 +113,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
             device=devices.name(accelerator.device),
             dtype="float32",
             protocol=latest[task.evaluation_splits[0]].protocol or None,
+            remark=_remark(spec, training.parts),
             notes=tuple(notes),
         )
         write_records(target, spec, outcome)
@@ -184,6 +185,13 @@ def _extras(
             return seen.observe(start.parameters, step)
 
     return Extras(teacher, rounds, observe)
+
+
+def _remark(spec: FinetuneSpec, parts: int) -> str | None:
+    if parts == 1:
+        return None
+    size, times = -(-spec.batch_size // parts), spec.gradient_accumulation * parts
+    return f"out of memory: batches of {size}, {times} times accumulated"
 
 
 def _compact_bits(spec: FinetuneSpec, found: dict[str, Mask], start: _Start) -> float | None:

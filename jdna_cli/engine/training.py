@@ -21,7 +21,7 @@ from jdna_cli.engine.dynamics import Observe
 from jdna_cli.engine.place import Surroundings
 from jdna_cli.engine.schedule import Rounds
 from jdna_cli.engine.scorers.scorer import Encoded, Scorer
-from jdna_cli.errors import InterruptedRunError, NotFiniteError
+from jdna_cli.errors import InterruptedRunError, JdnaError, NotFiniteError
 from jdna_cli.results import Measurement, Movement
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import Constraint
@@ -114,6 +114,7 @@ class Training:
         self._steps_per_epoch = math.ceil(batches / spec.gradient_accumulation)
         self.total = self._steps_per_epoch * spec.epochs
         self._first = 0
+        self.parts = 1  # in which each batch is computed
         self._order: tuple[int, list[list[int]]] = (-1, [])
         self._recent: list[Tensor] = []
         self._journal = Journal()
@@ -140,6 +141,7 @@ class Training:
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
         self._first = checkpoint.step
+        self.parts = checkpoint.state["parts"]
         self._journal = Journal.from_json(checkpoint.state["journal"])
         self._recent = [torch.tensor(loss) for loss in self._journal.window]
 
@@ -188,20 +190,41 @@ class Training:
             group["lr"] = learning_rate(self._spec, step, self.total)
         accumulated = self._spec.gradient_accumulation
         batches = self._batches(epoch)[within * accumulated : (within + 1) * accumulated]
-        weights = [self._scorer.weight(self._encoded, indices) for indices in batches]
-        device = self._accelerator.device
-        total = torch.zeros((), device=device)
-        for indices, weight in zip(batches, weights, strict=True):
-            loss = self._loss(indices)
-            loss = loss * (weight / sum(weights))
-            self._accelerator.backward(loss)
-            total += loss.detach()
+        total = self._gradients(batches, step)
         if self._spec.max_grad_norm is not None:
             self._constraint.clear_gradients()
             self._accelerator.clip_grad_norm_(self._parameters.values(), self._spec.max_grad_norm)
         self._stepper.step()
         self._stepper.zero_grad()
         self._recent.append(total)
+
+    def _gradients(self, batches: list[list[int]], step: int) -> Tensor:
+        """Sum up the gradients of the mean loss over all that `batches` predict; returns the loss.
+
+        Where the device runs out of memory, batches are halved from here on: the same update, in
+        more parts.
+        """
+        while True:
+            parts = [part for batch in batches for part in _parts(batch, self.parts)]
+            weights = [self._scorer.weight(self._encoded, part) for part in parts]
+            total = torch.zeros((), device=self._accelerator.device)
+            try:
+                for indices, weight in zip(parts, weights, strict=True):
+                    loss = self._loss(indices) * (weight / sum(weights))
+                    self._accelerator.backward(loss)
+                    total += loss.detach()
+                return total
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.parts >= self._spec.batch_size:
+                    raise JdnaError(
+                        f"out of memory at step {step + 1}, even one example at a time"
+                    ) from error
+                self.parts *= 2
+            self._stepper.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def _loss(self, indices: list[int]) -> Tensor:
         device, teacher = self._accelerator.device, self._extras.teacher
@@ -254,7 +277,18 @@ class Training:
         if self._extras.rounds is not None:
             held = self._constraint.held
             tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in held.items()}
-        state: dict[str, Any] = {"journal": self._journal.as_json()}
+        state: dict[str, Any] = {"journal": self._journal.as_json(), "parts": self.parts}
         if self._accelerator.scaler is not None:
             state["scaler"] = self._accelerator.scaler.state_dict()
         checkpoints.save(work, Checkpoint(done, tensors, state))
+
+
+def _parts(batch: list[int], count: int) -> list[list[int]]:
+    """A batch in at most `count` parts of about the same size."""
+    size = -(-len(batch) // count)
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or this machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

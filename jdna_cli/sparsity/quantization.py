@@ -186,9 +186,10 @@ def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
         values = weight.detach()[start : start + step].float()
         parts.append(fit(values, grid, weight.dtype))
         codes[start : start + step] = encode(values, *parts[-1], grid)
-    scales, points = zip(*parts, strict=True)
-    zeros = torch.cat(list(points)) if grid.asymmetric else None
-    return Quantized(codes, torch.cat(list(scales)), zeros, grid)
+    points = [zeros for _, zeros in parts if zeros is not None]
+    return Quantized(
+        codes, torch.cat([s for s, _ in parts]), torch.cat(points) if points else None, grid
+    )
 
 
 def compensated(weight: Tensor, found: Factor, grid: Grid, name: str) -> Quantized:

@@ -72,7 +72,7 @@ class Ledger:
         if not os.access(home, os.W_OK):
             raise RequestError(f"--home: {home} is read-only, name another folder")
         self._engine: Engine = database.prepare(url or schema.default_url(home))
-        self._recognise_dead()
+        self.recognise_dead()
 
     def close(self) -> None:
         """Let go of the database."""
@@ -154,6 +154,17 @@ class Ledger:
                 remark=run.remark,
             )
 
+    def seconds(self) -> dict[tuple[str, str | None, str | None], float]:
+        """How long finished runs took on average, by kind, model, and task."""
+        query = select(Run).where(Run.status == Status.finished.value)
+        found: dict[tuple[str, str | None, str | None], list[float]] = {}
+        with Session(self._engine) as session:
+            for run in session.exec(query):
+                if run.finished_at is not None:
+                    spent = (run.finished_at - run.started_at).total_seconds()
+                    found.setdefault((run.kind, run.model, run.task), []).append(spent)
+        return {key: sum(own) / len(own) for key, own in found.items()}
+
     def folder(self, run: Run) -> Path:
         """The folder of a run's files."""
         return self.home / (run.artifact or str(run.id))
@@ -176,6 +187,8 @@ class Ledger:
         folder = self.folder(run)
         if not (folder / "config.json").is_file():
             raise RequestError(f"run:{number}: its files are gone from {folder}")
+        if not has_weights(folder):
+            raise RequestError(f"run:{number}: its model was not kept; make it again with --force")
         mask = folder / "mask.safetensors"
         identity = self.identity(folder)
         return ModelSource(f"run:{number}", folder, identity, mask if mask.is_file() else None), run
@@ -376,7 +389,7 @@ class Ledger:
             session.commit()
         return run
 
-    def _recognise_dead(self) -> None:
+    def recognise_dead(self) -> None:
         """Record runs whose process is gone as interrupted."""
         query = select(Run).where(Run.status == Status.running.value)
         with Session(self._engine) as session:
@@ -386,6 +399,12 @@ class Ledger:
                     run.finished_at = dt.datetime.now(dt.UTC)
                     run.error = "its process ended without a word"
             session.commit()
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a run's folder still holds its model, in whatever form."""
+    beside = ("mask.safetensors", "grid.safetensors")
+    return any(file.name not in beside for file in folder.glob("*.safetensors"))
 
 
 def _lives(run: Run) -> bool:

@@ -1,0 +1,334 @@
+"""`jdna sweep`: a whole experiment, shown while it runs, and its report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jdna_cli import registry
+from jdna_cli.cli import options as o
+from jdna_cli.errors import JdnaError, RequestError
+
+if TYPE_CHECKING:
+    from jdna_cli.sweeps.cells import Cell
+    from jdna_cli.sweeps.planning import Plan
+    from jdna_cli.sweeps.schedule import State
+
+
+class Engine(StrEnum):
+    """What runs the cells."""
+
+    LOCAL = "local"
+
+
+class Keep(StrEnum):
+    """Which models stay."""
+
+    NONE = "none"
+    LAST = "last"
+    ALL = "all"
+
+
+def sweep(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Name of an experiment (`jdna sweep --list`), or a TOML file that describes one.",
+            show_default=False,
+        ),
+    ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Experiments that come with jdna, and their cells.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Run it on this model in place of the experiment's own.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run, and stop.")
+    ] = False,
+    as_commands: Annotated[
+        bool,
+        typer.Option(
+            "--commands", help="Print the waiting cells as command lines, for another scheduler."
+        ),
+    ] = False,
+    engine: Annotated[Engine, typer.Option(help="What runs the cells.")] = Engine.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Worker processes; by default one per GPU, else up to 4.", min=1),
+    ] = None,
+    per_device: Annotated[
+        int, typer.Option(help="Workers that share a GPU, for small cells.", min=1)
+    ] = 1,
+    retries: Annotated[
+        int, typer.Option(help="How often a failed cell is tried again.", min=0)
+    ] = 1,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            help="Models that stay: none, those that no other cell takes, or all. Metrics, masks "
+            "and predictions always do."
+        ),
+    ] = Keep.NONE,
+    plot: o.Plot = None,
+    data_dir: o.DataDir = None,
+    home: o.Home = o.DEFAULT_HOME,
+    db: o.Db = None,
+    allow_pickle: o.AllowPickle = False,
+    as_json: o.Json = False,
+) -> None:
+    """Run a whole experiment: every cell that the database has not, then its report.
+
+    It may be stopped or killed at any time: the same command goes on where it was.
+    """
+    from jdna_cli.cli.commands import _desk
+    from jdna_cli.sweeps import cells, planning
+    from jdna_cli.sweeps import experiment as experiments
+
+    if list_all:
+        _list(as_json)
+        return
+    if experiment is None:
+        raise RequestError("name an experiment, or a file: `jdna sweep --list` shows what there is")
+    asked = experiments.find(experiment)
+    if model is not None:
+        asked = asked.model_copy(update={"fixed": {**asked.fixed, "model": model}})
+        asked.axes.pop("model", None)
+    with _desk(home, db, data_dir, allow_pickle=allow_pickle) as desk:
+        asked = _with_own_models(asked, desk.ledger.home)
+        from jdna_cli.sweeps import local, schedule, work
+
+        divided = local.shares(workers, per_device)
+        plan = planning.make(desk, cells.of(asked), keep.value, len(divided))
+        where = work.Where(
+            str(home), db, str(data_dir) if data_dir else None, allow_pickle, experiment
+        )
+        if as_commands:
+            _print_commands(plan, where)
+            return
+        if dry_run:
+            _show_plan(experiment, asked.title, plan, as_json)
+            return
+        planning.require_room(plan, home)
+        state = schedule.State.begin(plan.cells, plan.runs, keep.value, retries)
+        began = time.monotonic()
+        if state.waiting:
+            with Board(asked.title, plan) as board:
+                local.run(state, where, board, divided, plan.forced)
+        _finish(experiment, asked.report, plan, state, time.monotonic() - began, o_url(home, db),
+                plot, as_json)  # fmt: skip
+
+
+def o_url(home: Path, db: str | None) -> str:
+    """The database of these options."""
+    from jdna_cli.cli.inspection import url_of
+
+    return url_of(home, db)
+
+
+def _with_own_models(asked: Any, home: Path) -> Any:
+    """An experiment with the folders of those models that come with jdna."""
+    from jdna_cli.cli.demonstration import MODEL, model_folder
+
+    def found(name: Any) -> Any:
+        if name == MODEL:
+            return str(model_folder(home))
+        if str(name).startswith("tiny-") and not Path(str(name)).is_dir():
+            folder = home / "models" / str(name)
+            if not folder.is_dir():
+                from jdna_cli.engine import tiny
+
+                registry.check("tiny model", str(name), tiny.NAMES)
+                tiny.make(str(name), folder)
+            return str(folder)
+        return name
+
+    changed: dict[str, Any] = {}
+    if "model" in asked.fixed:
+        changed["fixed"] = {**asked.fixed, "model": found(asked.fixed["model"])}
+    if "model" in asked.axes:
+        changed["axes"] = {**asked.axes, "model": [found(name) for name in asked.axes["model"]]}
+    return asked.model_copy(update=changed)
+
+
+def _list(as_json: bool) -> None:
+    from jdna_cli.reports import tables
+    from jdna_cli.sweeps import cells, experiment
+
+    found = []
+    for name in experiment.names():
+        asked = experiment.find(name)
+        found.append({"name": name, "title": asked.title, "source": asked.source,
+                      "cells": len(cells.of(asked)), "model": _models(asked)})  # fmt: skip
+    if as_json:
+        print(json.dumps({"experiments": found}))
+        return
+    rows = [[str(row[k]) for k in ("name", "cells", "model", "title", "source")] for row in found]
+    tables.plain(("name", "cells", "model", "title", "source"), rows)
+
+
+def _models(asked: Any) -> str:
+    own = asked.axes.get("model", [asked.fixed.get("model", "")])
+    return str(own[0]) if len(own) == 1 else f"{len(own)} models"
+
+
+def _print_commands(plan: Plan, where: Any) -> None:
+    from jdna_cli.sweeps import work
+
+    later = 0
+    for cell in plan.waiting:
+        line = work.command(cell, where, plan.runs)
+        later += line is None
+        if line is not None:
+            print(line)
+    if later:
+        print(f"# {later} cells take runs of these: ask again when they are done")
+
+
+def _show_plan(name: str, title: str, plan: Plan, as_json: bool) -> None:
+    from jdna_cli.sweeps import planning
+
+    told = planning.as_json(plan)
+    if as_json:
+        print(json.dumps({"experiment": name, **told}))
+        return
+    print(f"{name} · {title}")
+    print(f"cells: {told['cells']} · in the database: {told['recorded']}")
+    if plan.waiting:
+        kinds = " · ".join(f"{count} {kind}" for kind, count in told["waiting"].items())
+        print(f"to run: {kinds}")
+        known = len(plan.waiting) - plan.unknown
+        if known:
+            print(f"time, one after the other: {_duration(plan.seconds)} for {known} of them, "
+                  "by past runs of the same model and task")  # fmt: skip
+        if plan.unknown:
+            print(f"time not known: {plan.unknown} cells, nothing like them has been run here")
+        print(f"disk, at most: {plan.disk / 1e9:.2f} GB of models")
+        if plan.unmeasured:
+            print(f"size not known, not here yet: {', '.join(plan.unmeasured)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Board:
+    """Shows a sweep: live at a terminal, a line per cell elsewhere."""
+
+    def __init__(self, title: str, plan: Plan) -> None:
+        self._title = title
+        self._total, self._known = len(plan.waiting), len(plan.runs)
+        self._ended, self._failed = 0, 0
+        self._began = time.monotonic()
+        self._rows: dict[int, tuple[str, str]] = {}
+        self._live: Any = None
+
+    def __enter__(self) -> Board:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True,
+                              get_renderable=self._drawn)  # fmt: skip
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def _drawn(self) -> Any:
+        from rich.text import Text
+
+        lines = [f"{self._title} · {self._counts()}"]
+        lines += [f"  {title}  {far}" for _, (title, far) in sorted(self._rows.items())]
+        return Text("\n".join(lines))
+
+    def _counts(self) -> str:
+        parts = [f"{self._ended} of {self._total} cells"]
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{self._known} from the database"] if self._known else []
+        if self._ended:
+            spent = time.monotonic() - self._began
+            left = spent / self._ended * (self._total - self._ended)
+            parts.append(f"about {_duration(left)} left")
+        return " · ".join(parts)
+
+    def _line(self, text: str) -> None:
+        if self._live:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def started(self, cell: Cell, worker: int) -> None:
+        """A worker has a cell."""
+        self._rows[worker] = (cell.title, "")
+
+    def progress(self, worker: int, event: dict[str, Any]) -> None:
+        """A worker tells how far it is."""
+        title, _ = self._rows.get(worker, ("", ""))
+        far = f"{event['what']} {event['done']}/{event['total']} {event['note']}"
+        self._rows[worker] = (title, far)
+
+    def ended(self, cell: Cell, worker: int, event: dict[str, Any], state: State) -> None:
+        """A cell has ended, or is to be tried again."""
+        self._rows.pop(worker, None)
+        if event.get("again"):
+            self._line(f"again · {cell.title} · {event['error']}")
+            return
+        self._ended = self._total - len(state.waiting) - len(state.running)
+        self._failed = len(state.failed)
+        if event["event"] == "done":
+            score = f" · {event['score'][0]} {event['score'][1]:.3f}" if event["score"] else ""
+            remark = f" · {event['remark']}" if event["remark"] else ""
+            took = "from the database" if event["cached"] else f"{event['seconds']:.0f} s"
+            self._line(f"cell {self._ended}/{self._total} · {cell.title}{score} · {took}{remark}")
+        else:
+            self._line(f"FAILED · {cell.title} · {event['error']}")
+
+
+def _finish(
+    name: str, report: str, plan: Plan, state: State, seconds: float, url: str,
+    plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """The report, and a table of what failed; exit code 1 where something did."""
+    from jdna_cli.cli import reporting
+
+    failures = [
+        {"cell": state.cells[key].title, "error": error} for key, error in state.failed.items()
+    ]
+    if as_json:
+        found = {
+            "experiment": name,
+            "cells": len(plan.cells),
+            "run": len(state.runs) - len(plan.runs),
+            "recorded_before": len(plan.runs),
+            "failed": failures,
+            "lost_workers": state.lost,
+            "seconds": seconds,
+            "runs": sorted(set(state.runs.values())),
+        }
+        print(json.dumps(found))
+    else:
+        if state.runs:
+            print(reporting.write(report, url, o.Format.TABLE, plot), end="")
+        print(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
+              f"{len(failures)} failed · {_duration(seconds)}")  # fmt: skip
+        if failures:
+            from jdna_cli.reports import tables
+
+            print("\nfailed:")
+            tables.plain(("cell", "why"), [[f["cell"], f["error"]] for f in failures])
+    if failures:
+        raise JdnaError(f"{len(failures)} cells failed; the same command tries them again")

@@ -1,0 +1,205 @@
+"""Experiments as TOML files: what is fixed, what is varied, and what is done with each cell.
+
+```toml
+title = "Data adequacy"
+command = "finetune"         # or eval
+seeds = [41, 42, 43]
+report = "drop"
+
+[fixed]                      # settings of every cell
+model = "FacebookAI/roberta-large"
+
+[axes]                       # every combination of these
+task = ["qnli", "sst2"]
+data_fraction = [1.0, 0.5]
+
+[[levels]]                   # each with every combination; dense cells come by themselves
+sparsity = [0.3, 0.5]        # a list stands for one level each
+[[ways]]                     # how something is taken away, each with every level
+criterion = "magnitude"
+
+[[then]]                     # what is done with each cell afterwards
+command = "interpolate"      # with its dense one; or eval
+```
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jdna_cli import registry
+from jdna_cli.errors import RequestError
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
+
+Table = dict[str, Any]
+DENSE = "dense"  # as a teacher: the dense cell of the same settings
+
+_FIELDS = {
+    "finetune": frozenset(FinetuneSpec.model_fields),
+    "eval": frozenset(EvalSpec.model_fields) | frozenset(PruneSpec.model_fields) - {"packed"},
+    "interpolate": frozenset(InterpolateSpec.model_fields) - {"model", "other", "task"},
+}
+
+
+class Experiment(BaseModel):
+    """One file, as it is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    question: str = ""
+    source: str = ""  # the figure that it reproduces
+    command: Literal["finetune", "eval"] = "finetune"
+    report: str = "drop"
+    seeds: tuple[int, ...] = Field((41,), min_length=1)
+    dense: bool = True
+    fixed: Table = Field(default_factory=dict)
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    levels: tuple[Table, ...] = ()
+    ways: tuple[Table, ...] = ()
+    then: tuple[Table, ...] = ()
+
+    @cached_property
+    def points(self) -> list[Table]:
+        """Every combination of the axes, with what is fixed."""
+        return [{**self.fixed, **point} for point in _grid(self.axes)]
+
+    @cached_property
+    def amounts(self) -> list[Table]:
+        """Every way at every level."""
+        ways = [own for way in self.ways for own in _expanded(way)] or [{}]
+        levels = [own for level in self.levels for own in _expanded(level)]
+        return [{**way, **level} for way in ways for level in levels]
+
+    @cached_property
+    def afterwards(self) -> list[Table]:
+        """What is done with each cell."""
+        return [own for table in self.then for own in _expanded(table)]
+
+
+def _grid(axes: Mapping[str, list[Any]]) -> Iterator[Table]:
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _expanded(table: Table) -> Iterator[Table]:
+    """A table whose lists stand for one table each; lists of patterns of names do not."""
+    lists = {k: v for k, v in table.items() if isinstance(v, list) and k not in _LISTS}
+    for point in _grid(lists):
+        yield {**table, **point}
+
+
+_LISTS = ("include", "exclude")
+
+
+def read(path: Path) -> Experiment:
+    """Read and check an experiment file.
+
+    Raises:
+        RequestError: names the file, the line, and the key that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Experiment:
+    """`read`, of a text; `where` stands in messages."""
+    try:
+        found = Experiment(**tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"{where}: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = str(first["loc"][0])
+        raise RequestError(f"{where}{_line(text, key)}: {key}: {first['msg']}") from None
+    if not found.dense and not found.levels:
+        raise RequestError(f"{where}: there are no cells: give [[levels]], or leave dense = true")
+    tables = [("fixed", found.fixed), ("axes", found.axes)]
+    tables += [("levels", table) for table in found.levels]
+    tables += [("ways", table) for table in found.ways]
+    for section, table in tables:
+        for key in table:
+            _check_key(text, where, section, key, _FIELDS[found.command])
+    for key, values in found.axes.items():
+        if not isinstance(values, list) or not values:
+            raise RequestError(f"{where}{_line(text, key, 'axes')}: {key}: an axis is a list")
+    for table in found.then:
+        command = table.get("command")
+        if command not in ("eval", "interpolate"):
+            raise RequestError(
+                f"{where}{_line(text, 'then')}: then: command is eval or interpolate"
+            )
+        known = _FIELDS[command] - {"model", "task"} | {"command"}
+        for key in table:
+            _check_key(text, where, "then", key, known)
+    if "model" not in found.fixed and "model" not in found.axes:
+        raise RequestError(f"{where}: [fixed] or [axes] must name a model")
+    if "task" not in found.fixed and "task" not in found.axes:
+        raise RequestError(f"{where}: [fixed] or [axes] must name a task")
+    if "seed" in found.fixed or "seed" in found.axes:
+        raise RequestError(f"{where}{_line(text, 'seed')}: seed: seeds stand in `seeds = [41]`")
+    return found
+
+
+def _check_key(
+    text: str, where: str, section: str, key: str, known: frozenset[str] | set[str]
+) -> None:
+    try:
+        registry.check("setting", key, known)
+    except RequestError as error:
+        line = _line(text, key, section)
+        raise RequestError(f"{where}{line}: [{section}] {error}") from None
+
+
+def _line(text: str, key: str, section: str | None = None) -> str:
+    """`, line N` of a key, in a section where one is named."""
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([\w.-]+)", line):
+            current = header[1]
+            if header[1] == key and section is None:
+                return f", line {number}"
+        if re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", line) and section in (None, current):
+            return f", line {number}"
+    return ""
+
+
+# ------------------------------------------------------------------------------------ the catalogue
+
+
+def names() -> list[str]:
+    """Names of the experiments that come with jdna, as in `cross-task/small`."""
+    top = resources.files("jdna_cli.sweeps") / "catalogue"
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.toml')}"
+        for folder in top.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".toml")
+    )
+
+
+def find(name: str) -> Experiment:
+    """The experiment of a name, or of a file.
+
+    Raises:
+        RequestError: there is none, or it is wrong.
+    """
+    if name.endswith(".toml"):
+        return read(Path(name))
+    registry.check("experiment", name, names())
+    folder, _, file = name.partition("/")
+    found = resources.files("jdna_cli.sweeps") / "catalogue" / folder / f"{file}.toml"
+    return parse(found.read_text(encoding="utf-8"), name)

@@ -1,0 +1,224 @@
+"""The local engine: worker processes that stay alive, each with its share of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from jdna_cli.errors import InterruptedRunError
+from jdna_cli.sweeps.cells import Cell, resolved
+from jdna_cli.sweeps.schedule import State
+from jdna_cli.sweeps.work import Where
+
+DEATHS = 5  # of the processes of one cell, before it counts as failed
+GRACE_SECONDS = 60.0  # for a checkpoint, when the sweep is asked to stop
+
+
+class Watcher(Protocol):
+    """Who is shown how a sweep gets on."""
+
+    def started(self, cell: Cell, worker: int) -> None:
+        """A cell was given to a worker."""
+
+    def progress(self, worker: int, event: dict[str, Any]) -> None:
+        """How far a worker is."""
+
+    def ended(self, cell: Cell, worker: int, event: dict[str, Any], state: State) -> None:
+        """A cell is done, failed, or is to be tried again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What a worker may use."""
+
+    threads: int
+    device: str | None = None  # number of a CUDA device
+
+    def environment(self) -> dict[str, str]:
+        """The variables that say so."""
+        found = {"OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false"}
+        return found if self.device is None else {**found, "CUDA_VISIBLE_DEVICES": self.device}
+
+
+def shares(workers: int | None, per_device: int) -> list[Share]:
+    """How the machine is divided: a worker or more per GPU, else a few threads per worker."""
+    cores = len(os.sched_getaffinity(0))
+    devices = _devices()
+    if devices:
+        count = workers or len(devices) * per_device
+        own = [devices[i % len(devices)] for i in range(count)]
+    else:
+        count = workers or min(4, cores)
+        own = [None] * count
+    return [Share(max(1, cores // count), device) for device in own]
+
+
+def _devices() -> list[str | None]:
+    """CUDA devices, found without importing torch here."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() and name != "-1"]
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return []
+    return [str(i) for i in range(len(told.stdout.splitlines()))] if told.returncode == 0 else []
+
+
+class Worker:
+    """One process, and the thread that listens to it."""
+
+    def __init__(
+        self, number: int, share: Share, where: Where, events: queue.SimpleQueue[Any]
+    ) -> None:
+        self.number = number
+        self.cell: Cell | None = None
+        reading, writing = os.pipe()
+        # A session of its own: Ctrl-C at the terminal is the driver's to pass on.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jdna_cli.sweeps.worker", json.dumps(dataclasses.asdict(where))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("JDNA_SWEEP_LOG") else subprocess.DEVNULL,
+            env={**os.environ, **share.environment(), "JDNA_EVENTS": str(writing)},
+            pass_fds=[writing],
+            start_new_session=True,
+            text=True,
+        )
+        os.close(writing)
+        self._listener = threading.Thread(target=self._listen, args=(reading, events), daemon=True)
+        self._listener.start()
+
+    def _listen(self, reading: int, events: queue.SimpleQueue[Any]) -> None:
+        with os.fdopen(reading) as lines:
+            for line in lines:
+                events.put((self, json.loads(line)))
+        # Reaped before anybody asks whether it lives.
+        events.put((self, {"event": "gone", "code": self.process.wait()}))
+
+    def give(self, cell: Cell, values: dict[str, Any], *, force: bool) -> bool:
+        """Hand over a cell; returns whether it could be."""
+        self.cell = cell
+        asked = {"key": cell.key, "kind": cell.kind, "values": values, "force": force}
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            return False
+        return True
+
+    def dismiss(self) -> None:
+        """There is nothing more to do: it ends, with a checkpoint if it is busy."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+
+def run(
+    state: State, where: Where, watcher: Watcher, divided: list[Share], forced: set[str]
+) -> None:
+    """Run all waiting cells.
+
+    Raises:
+        InterruptedRunError: a signal asked to stop; workers have written their checkpoints.
+    """
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    count = min(len(divided), len(state.waiting))
+    workers = [Worker(i, divided[i], where, events) for i in range(count)]
+    idle: list[Worker] = []
+    asked = _Asked()
+    try:
+        with asked:
+            while not state.over and not asked.number:
+                try:
+                    worker, event = events.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if event["event"] == "ready":
+                    idle.append(worker)
+                elif event["event"] == "progress":
+                    watcher.progress(worker.number, event)
+                else:
+                    _ended(state, worker, event, watcher)
+                    if event["event"] == "gone":
+                        fresh = Worker(worker.number, divided[worker.number], where, events)
+                        workers[workers.index(worker)] = fresh
+                    else:
+                        idle.append(worker)
+                _hand_out(state, idle, watcher, forced)
+            if asked.number:
+                raise InterruptedRunError("stopped; the same command goes on", asked.number)
+    finally:
+        _dismiss(workers)
+
+
+def _ended(state: State, worker: Worker, event: dict[str, Any], watcher: Watcher) -> None:
+    cell, worker.cell = worker.cell, None
+    if cell is None:
+        return
+    if event["event"] == "done":
+        state.done(cell.key, event["run"], Path(event["folder"]))
+    elif event["event"] == "failed":
+        event["again"] = state.fails(cell.key, event["error"], final=event["final"])
+    else:
+        how = f"its process ended with code {event['code']}"
+        if event["code"] < 0:
+            how = f"its process was killed ({signal.Signals(-event['code']).name})"
+        event["error"] = how
+        event["again"] = state.died(cell.key, how, max(DEATHS, state.retries))
+    watcher.ended(cell, worker.number, event, state)
+
+
+def _hand_out(state: State, idle: list[Worker], watcher: Watcher, forced: set[str]) -> None:
+    """Give waiting cells to idle workers."""
+    while idle and (cell := state.next()) is not None:
+        worker = idle.pop()
+        if worker.give(cell, resolved(cell, state.runs), force=cell.key in forced):
+            watcher.started(cell, worker.number)
+        # One that could not be told is gone, and says so itself.
+
+
+def _dismiss(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.dismiss()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+class _Asked:
+    """Notes the first SIGINT or SIGTERM; the second is what it always was."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Asked:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.number = number
+        for signal_, handler in self._before.items():
+            signal.signal(signal_, handler)

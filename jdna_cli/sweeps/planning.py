@@ -1,0 +1,131 @@
+"""Before a sweep starts: what the database has, and what time and room the rest will take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.errors import RequestError
+from jdna_cli.jobs.locating import locate
+from jdna_cli.jobs.running import Desk
+from jdna_cli.sweeps import work
+from jdna_cli.sweeps.cells import Cell, dependants, taken
+
+
+@dataclass
+class Plan:
+    """The cells of a sweep and what is known of them beforehand."""
+
+    cells: list[Cell]
+    runs: dict[str, int] = field(default_factory=dict)  # by key of the cell: what the database has
+    forced: set[str] = field(default_factory=set)  # done, but their models are needed and gone
+    seconds: float = 0.0  # of the cells whose like has been run, one after the other
+    unknown: int = 0  # cells of which nothing like has been run
+    disk: int = 0  # bytes of models at the worst moment, as far as known
+    unmeasured: tuple[str, ...] = ()  # models whose size is not known yet
+
+    @property
+    def waiting(self) -> list[Cell]:
+        """Cells that must be run."""
+        return [cell for cell in self.cells if cell.key not in self.runs]
+
+
+def make(desk: Desk, cells: list[Cell], keep: str, workers: int) -> Plan:
+    """Look every cell up; estimate time and room for those that are missing.
+
+    Raises:
+        RequestError: a cell's request is wrong, or its model or data are not to be had.
+    """
+    plan = Plan(cells)
+    looking = replace(desk, look=True)
+    users = dependants(cells)
+    # Those that need others come last, so that it is known what they need.
+    for cell in cells:
+        if found := work.look_up(looking, cell, plan.runs, with_model=False):
+            plan.runs[cell.key] = found
+    # From the last to the first: a model must be there only if a missing cell takes it.
+    for cell in reversed(cells):
+        if cell.key not in plan.runs or not _model_is_taken(cell, users, plan):
+            continue
+        if work.look_up(looking, cell, plan.runs, with_model=True) is None:
+            del plan.runs[cell.key]
+            plan.forced.add(cell.key)
+    _estimate(desk, plan, keep, users, workers)
+    return plan
+
+
+def _model_is_taken(cell: Cell, users: dict[str, set[str]], plan: Plan) -> bool:
+    return any(user not in plan.runs for user in users.get(cell.key, ()))
+
+
+def _estimate(desk: Desk, plan: Plan, keep: str, users: dict[str, set[str]], workers: int) -> None:
+    past = desk.ledger.seconds()
+    sizes: dict[str, int | None] = {}
+    kept, largest = 0, 0
+    for cell in plan.waiting:
+        model = str(cell.values["model"])
+        size = None
+        if not model.startswith("cell:"):
+            if model not in sizes:
+                sizes[model] = _size(desk, model)
+            size = sizes[model]
+        task = cell.values.get("task")
+        names = (model, model.removeprefix("./").rstrip("/"))
+        like = [past.get((cell.kind, name, task)) for name in names]
+        known = next((x for x in like if x is not None), None)
+        if known is None:
+            plan.unknown += 1
+        else:
+            plan.seconds += known
+        if cell.kind in ("prune", "finetune") and size is not None:
+            largest = max(largest, size)
+            stays = keep == "all" or (keep == "last" and not users.get(cell.key))
+            # A pruned model, or one that others take, is there until they are done.
+            kept += size if stays or (users.get(cell.key) and not taken(cell.values)) else 0
+            kept += size if cell.kind == "prune" and keep != "all" else 0
+    # Each worker holds a model that it writes, and its checkpoints.
+    plan.disk = kept + workers * largest * 3
+    plan.unmeasured = tuple(name for name, size in sizes.items() if size is None)
+
+
+def _size(desk: Desk, model: str) -> int | None:
+    """Bytes of a model's weights; None where it is not here yet."""
+    try:
+        folder = locate(desk, model).source.folder
+    except RequestError:
+        return None
+    return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def require_room(plan: Plan, home: Path) -> None:
+    """Refuse a sweep whose models will not fit.
+
+    Raises:
+        RequestError: says how much is free, and how much may be needed.
+    """
+    import shutil
+
+    existing = next(p for p in [home, *home.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < plan.disk:
+        raise RequestError(
+            f"{existing} has {free / 1e9:.1f} GB free, the sweep's models may need "
+            f"{plan.disk / 1e9:.1f} GB: free some, or choose --keep none"
+        )
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """What `--dry-run --json` says."""
+    waiting: dict[str, int] = {}
+    for cell in plan.waiting:
+        waiting[cell.kind] = waiting.get(cell.kind, 0) + 1
+    return {
+        "cells": len(plan.cells),
+        "recorded": len(plan.runs),
+        "waiting": waiting,
+        "seconds": plan.seconds if plan.unknown < len(plan.waiting) or not plan.waiting else None,
+        "cells_of_unknown_time": plan.unknown,
+        "disk_bytes": plan.disk,
+        "models_of_unknown_size": list(plan.unmeasured),
+    }

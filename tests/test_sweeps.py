@@ -1,0 +1,349 @@
+"""A sweep does every cell once, whatever dies on the way, and says what failed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jdna_cli.errors import RequestError
+from jdna_cli.sweeps import cells, experiment
+from tests.conftest import QUICK
+from tests.test_finetune import bits, quiet, spec_for, training_for
+
+RECIPE = """
+task = "living"
+epochs = 1
+lr = 1e-3
+max_train_samples = 64
+batch_size = 16
+max_length = 32
+"""
+
+
+def write(path, model, *, head="", fixed="", axes="", rest="[[levels]]\nsparsity = [0.3, 0.6]"):
+    lines = [f'title = "A trial"\n{head}\n[fixed]\nmodel = "{model}"', RECIPE, fixed]
+    path.write_text("\n".join([*lines, f"[axes]\n{axes}" if axes else "", rest]))
+    return path
+
+
+@pytest.fixture
+def trial(tmp_path, bert):
+    return write(tmp_path / "trial.toml", bert, head="seeds = [1, 2]")
+
+
+def rows(jdna, home=None):
+    """What the sweep measured, without the numbers of its runs."""
+    query = ("SELECT task, sparsity, pattern, regime, seed, score, relative FROM performance "
+             "ORDER BY 1, 2, 3, 4, 5")  # fmt: skip
+    where = ("--home", home) if home else ()
+    return jdna("db", "query", query, "--json", *where).json["rows"]
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_every_experiment_that_comes_with_jdna_has_cells_that_are_right(name):
+    asked = experiment.find(name)
+    found = cells.of(asked)
+    assert found
+    assert len({cell.key for cell in found}) == len(found)
+    known = {cell.key for cell in found}
+    place = {cell.key: i for i, cell in enumerate(found)}
+    for cell in found:
+        assert set(cell.needs) <= known
+        assert all(place[need] < place[cell.key] for need in cell.needs)
+    if name.endswith("/paper") and asked.command == "finetune":
+        assert any(not cells.taken(cell.values) for cell in found if cell.kind == "finetune")
+
+
+def test_each_of_the_papers_figures_has_both_forms():
+    names = experiment.names()
+    tops = {name.partition("/")[0] for name in names}
+    assert len(tops) >= 16
+    assert {f"{top}/paper" for top in tops} <= set(names)
+    assert len([name for name in names if name.endswith("/small")]) >= 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"fixed": "epoch = 3"},
+            r"line 13: \[fixed\] unknown setting 'epoch': did you mean 'epochs'",
+        ),
+        ({"axes": "task = 3"}, "axes"),
+        ({"rest": "[[levels]]\nsparsity = [0.3, 1.2]"}, r"--sparsity: Input should be less than 1"),
+        ({"rest": "[[levels]]\nsparsity = 0.3\n[[then]]\ncommand = 'finetune'"}, "line 17: then"),
+        ({"head": "seed = [1]"}, "line 2: seed: Extra inputs"),
+        ({"fixed": "seed = 3"}, r"seeds stand in `seeds"),
+        ({"head": "dense = false", "rest": ""}, "there are no cells"),
+        ({"rest": "[[levels]\n"}, "line"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path, jdna, changes, message):
+    write(tmp_path / "trial.toml", "m", **changes)
+    with pytest.raises(RequestError, match=message):
+        cells.of(experiment.read(tmp_path / "trial.toml"))
+    found = jdna("sweep", tmp_path / "trial.toml", code=2)
+    assert len(found.err.strip().splitlines()) == 1
+
+
+def test_a_sweep_from_an_empty_home_to_its_report(jdna, trial):
+    plan = jdna("sweep", trial, "--dry-run", "--json").json
+    assert (plan["cells"], plan["recorded"]) == (8, 0)
+    assert plan["waiting"] == {"prune": 2, "finetune": 6}
+    assert (plan["seconds"], plan["cells_of_unknown_time"]) == (None, 8)
+    done = jdna("sweep", trial, "--workers", 2)
+    assert "8 cells run, 0 from the database, 0 failed" in done.out
+    assert "Performance drop" in done.out
+    table = rows(jdna)
+    assert len(table) == 6
+    # The same figures as the commands one by one.
+    settings = RECIPE.replace("_", "-").replace(" = ", " ").replace('"', "").split()
+    flags = [f"--{word}" if i % 2 == 0 else word for i, word in enumerate(settings)]
+    args = ("finetune", trial.parent / "TinyBERT", *flags, "--seed", 1)
+    for extra in ((), ("--sparsity", 0.6)):
+        assert jdna(*args, *extra, "--json").json["run"]["cached"]
+    again = jdna("sweep", trial, "--json").json
+    assert (again["run"], again["recorded_before"], again["failed"]) == (0, 8, [])
+    after = jdna("sweep", trial, "--dry-run", "--json").json
+    assert (after["recorded"], after["waiting"], after["seconds"]) == (8, {}, 0)
+    # No model is kept, everything else is.
+    for number in range(1, 9):
+        folder = jdna.home / str(number)
+        assert not (folder / "model.safetensors").exists()
+        assert (folder / "metrics.jsonl").is_file()
+    assert "its model was not kept" in jdna("eval", "run:3", "--task", "living", code=2).err
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", {"prune", "finetune"}), ("last", {"finetune"})])
+def test_models_are_kept_as_asked(jdna, tmp_path, bert, keep, kept):
+    file = write(tmp_path / "trial.toml", bert, rest="[[levels]]\nsparsity = 0.5")
+    mine = jdna("prune", bert, "--sparsity", 0.9, "--json").json["run"]["id"]
+    jdna("sweep", file, "--workers", 1, "--keep", keep)
+    found = jdna("runs", "list", "--json").json["runs"]
+    with_model = {
+        run["kind"] for run in found if (jdna.home / str(run["id"]) / "model.safetensors").exists()
+        and run["id"] != mine
+    }  # fmt: skip
+    assert with_model == kept
+    assert (jdna.home / str(mine) / "model.safetensors").is_file()
+
+
+def test_a_line_and_a_measurement_after_each_cell(jdna, tmp_path, bert):
+    rest = """
+[[levels]]
+sparsity = 0.5
+[[ways]]
+regime = ["sparse", "dense-frozen"]
+[[ways]]
+regime = "sparse"
+teacher = "dense"
+[[then]]
+command = "interpolate"
+points = 3
+[[then]]
+command = "eval"
+time = true
+"""
+    file = write(tmp_path / "trial.toml", bert, rest=rest)
+    found = jdna("sweep", file, "--workers", 2, "--json").json
+    assert found["failed"] == []
+    kinds = [run["kind"] for run in jdna("runs", "list", "--json").json["runs"]]
+    assert {k: kinds.count(k) for k in kinds} == {
+        "prune": 1, "finetune": 4, "eval": 4, "interpolate": 3,
+    }  # fmt: skip
+    taught = jdna("db", "query", "SELECT dense_run_id, teacher FROM performance WHERE teacher IS "
+                  "NOT NULL", "--json").json["rows"]  # fmt: skip
+    assert all(row[0] is not None and "dense" in row[1] for row in taught)
+    barriers = jdna("db", "query", "SELECT COUNT(*) FROM loss_barrier", "--json").json["rows"]
+    assert barriers == [[3]]
+
+
+def test_one_failing_cell_is_told_and_the_rest_goes_on(jdna, tmp_path, bert):
+    file = write(tmp_path / "trial.toml", bert, axes="lr = [1e-3, 1e18]",
+                 rest="[[levels]]\nsparsity = 0.5")  # fmt: skip
+    text = file.read_text().replace("lr = 1e-3\n", "")
+    file.write_text(text)
+    found = jdna("sweep", file, "--workers", 1, code=1)
+    assert "2 failed" in found.out
+    assert "is not finite at step" in found.out
+    assert "2 cells failed; the same command tries them again" in found.err
+    runs = jdna("runs", "list", "--json").json["runs"]
+    assert sorted(run["status"] for run in runs) == ["failed", "failed"] + ["finished"] * 3
+    told = jdna("sweep", file, "--workers", 1, "--json", code=1)
+    report = json.loads(told.out.splitlines()[0])
+    assert len(report["failed"]) == 2
+    assert len(jdna("runs", "list", "--json").json["runs"]) == 5, "no new rows for new tries"
+
+
+def start(jdna_home, file, *args):
+    return subprocess.Popen(
+        [sys.executable, "-m", "jdna_cli", "sweep", str(file), "--workers", "2", *args],
+        env={**os.environ, "JDNA_HOME": str(jdna_home)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def workers_of(process):
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [c for c in children if "jdna_cli.sweeps.worker" in " ".join(_line(c))]
+
+
+def _line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.slow
+def test_twenty_murdered_workers_change_nothing(jdna, tmp_path, bert):
+    """Workers are killed at random; the table is that of a sweep that was left alone."""
+    file = write(
+        tmp_path / "trial.toml", bert, head="seeds = [1, 2, 3, 4]",
+        fixed="checkpoint_every = 2", rest="[[levels]]\nsparsity = [0.2, 0.4, 0.6, 0.8]",
+    )  # fmt: skip
+    jdna("sweep", file, "--workers", 2)
+    expected = rows(jdna)
+    assert len(expected) == 20
+    home, draw, killed, rounds = tmp_path / "killed", random.Random(0), 0, 0
+    while killed < 20:
+        process = start(home, file)
+        rounds += 1
+        while process.poll() is None:
+            time.sleep(draw.uniform(0.3, 1.5))
+            for worker in draw.sample(found := workers_of(process), min(1, len(found))):
+                # One that has not begun to work yet does not count.
+                busy = time.time() - worker.create_time() > 2.5
+                if busy and killed < 20:
+                    worker.kill()
+                    killed += 1
+        process.wait()
+        if killed < 20:
+            # It ended first: take away what it found, and go on killing.
+            for name in ("jdna.db", "jdna.db-wal", "jdna.db-shm"):
+                (home / name).unlink(missing_ok=True)
+    while start(home, file).wait() != 0 and rounds < 8:
+        rounds += 1
+    assert rows(jdna, home) == expected
+    query = ("SELECT fingerprint, COUNT(*) FROM run WHERE status = 'finished' "
+             "GROUP BY fingerprint HAVING COUNT(*) > 1")  # fmt: skip
+    assert jdna("db", "query", query, "--json", "--home", home).json["rows"] == []
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(jdna, tmp_path, bert):
+    file = write(tmp_path / "trial.toml", bert, fixed="checkpoint_every = 1",
+                 head="seeds = [1, 2, 3]")  # fmt: skip
+    process = start(jdna.home, file)
+    line = process.stderr.readline()
+    while "finetune" not in line and process.poll() is None:
+        line = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; the same command goes on" in err
+    statuses = {run["status"] for run in jdna("runs", "list", "--json").json["runs"]}
+    assert "running" not in statuses
+    again = jdna("sweep", file, "--workers", 2, "--json").json
+    assert again["failed"] == []
+    assert again["recorded_before"] > 0
+    assert len(rows(jdna)) == 9
+
+
+def test_a_whole_tree_that_is_killed_goes_on_where_it_was(jdna, tmp_path, bert):
+    file = write(tmp_path / "trial.toml", bert, head="seeds = [1, 2, 3]")
+    process = start(jdna.home, file)
+    line = process.stderr.readline()
+    while "finetune" not in line and process.poll() is None:
+        line = process.stderr.readline()
+    for victim in [*workers_of(process), psutil.Process(process.pid)]:
+        victim.kill()
+    process.communicate(timeout=60)
+    again = jdna("sweep", file, "--workers", 2, "--json").json
+    assert again["failed"] == []
+    assert again["recorded_before"] > 0
+    assert len(rows(jdna)) == 9
+    assert not list(jdna.home.glob(".work-*"))
+
+
+def test_cells_are_command_lines_for_any_scheduler(jdna, trial):
+    lines = jdna("sweep", trial, "--commands").out.splitlines()
+    assert len(lines) == 8
+    import shlex
+
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "jdna"
+        jdna(*words[1:])
+    assert jdna("sweep", trial, "--dry-run", "--json").json["recorded"] == 8
+
+
+def test_a_sweep_that_will_not_fit_is_refused_before_it_starts(jdna, trial, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    found = jdna("sweep", trial, "--keep", "all", code=2)
+    assert "the sweep's models may need" in found.err
+    assert not list(jdna.home.glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("limit", [3, 0])
+def test_a_batch_that_does_not_fit_is_halved_to_the_same_update(tiny, tmp_path, limit):
+    """A device that has room for `limit` examples at a time."""
+    spec = spec_for(tiny("bert"), epochs=1, batch_size=8)
+    config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    whole, _, one = training_for(tiny("bert"), spec, 40)
+    parted, _, other = training_for(tiny("bert"), spec, 40)
+    for model in (one, other):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    assert config
+    refused = []
+
+    def small(module, args, kwargs):
+        if len(kwargs["input_ids"]) > limit:
+            refused.append(len(kwargs["input_ids"]))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    other.register_forward_pre_hook(small, with_kwargs=True)
+    if limit == 0:
+        with pytest.raises(Exception, match="out of memory at step 1, even one example"):
+            parted.run(quiet(tmp_path), lambda *_: [])
+        return
+    whole.run(quiet(tmp_path), lambda *_: [])
+    parted.run(quiet(tmp_path), lambda *_: [])
+    assert refused == [8, 4]
+    assert parted.parts == 4
+    theirs = dict(other.named_parameters())
+    for name, parameter in one.named_parameters():
+        torch.testing.assert_close(parameter, theirs[name], rtol=1e-3, atol=2e-5)
+
+
+def test_out_of_memory_is_recorded(jdna, bert, monkeypatch):
+    from jdna_cli.engine.training import Training
+
+    real = Training._loss
+
+    def small(self, indices):
+        if len(indices) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, indices)
+
+    monkeypatch.setattr(Training, "_loss", small)
+    found = jdna("finetune", bert, *QUICK, "--json").json["run"]
+    assert found["remark"] == "out of memory: batches of 8, 2 times accumulated"
+    after = load_file(jdna.home / "1" / "model.safetensors")
+    assert all(torch.isfinite(t).all() for t in after.values())
+    assert bits(after["bert.pooler.dense.weight"]).any()
