@@ -26,15 +26,35 @@ from jdna_cli.store.views import VIEWS
 PRUNE = PruneSpec(model="m", sparsity=0.5)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def server(request):
+    """The URL of an empty database, None for the home's own file."""
+    return request.getfixturevalue("postgres")() if request.param == "postgres" else None
+
+
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path, server):
+    opened = Ledger(tmp_path / "home", server)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def on_file(tmp_path):
     opened = Ledger(tmp_path / "home")
     yield opened
     opened.close()
 
 
 def url(ledger):
-    return f"sqlite:///{ledger.home / 'jdna.db'}"
+    return ledger.url
+
+
+def write(ledger, sql, **values):
+    engine = database.open_engine(ledger.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(sql), values)
+    engine.dispose()
 
 
 def ask(ledger, sql):
@@ -50,20 +70,21 @@ def processes(code, count, *args):
     ]
 
 
-def test_eight_processes_make_one_database(tmp_path):
+def test_eight_processes_make_one_database(tmp_path, server):
     code = (
         "import sys; from pathlib import Path; from jdna_cli.store.ledger import Ledger; "
-        "Ledger(Path(sys.argv[2])).close()"
+        "Ledger(Path(sys.argv[2]), sys.argv[3] or None).close()"
     )
-    running = processes(code, 8, tmp_path / "home")
+    running = processes(code, 8, tmp_path / "home", server or "")
     assert [p.communicate(timeout=120)[1] for p in running] == [b""] * 8
     assert [p.returncode for p in running] == [0] * 8
-    found = reading.query(f"sqlite:///{tmp_path}/home/jdna.db", "SELECT * FROM alembic_version")
+    there = server or f"sqlite:///{tmp_path}/home/jdna.db"
+    found = reading.query(there, "SELECT * FROM alembic_version")
     assert found.rows == [(schema.head(),)]
 
 
 @pytest.mark.slow
-def test_many_writers_lose_no_run(tmp_path):
+def test_many_writers_lose_no_run(tmp_path, server):
     """16 processes × 25 runs, each started, measured and finished."""
     code = """
 import sys
@@ -71,21 +92,21 @@ from pathlib import Path
 from jdna_cli.results import Measurement, Outcome
 from jdna_cli.specs import PruneSpec
 from jdna_cli.store.ledger import Ledger, Opening
-ledger = Ledger(Path(sys.argv[2]))
+ledger = Ledger(Path(sys.argv[2]), sys.argv[3] or None)
 for i in range(25):
     name = f"{sys.argv[1]}-{i}"
     run = ledger.start(Opening(PruneSpec(model=name, sparsity=0.5), name), {}, None)
     ledger.finish(run, Outcome((Measurement("s", "loss", i), Measurement("s", "accuracy", i))))
 """
-    running = processes(code, 16, tmp_path / "home")
+    running = processes(code, 16, tmp_path / "home", server or "")
     assert [p.communicate(timeout=240)[1] for p in running] == [b""] * 16
-    with sqlite3.connect(tmp_path / "home" / "jdna.db") as connection:
-        assert connection.execute("SELECT COUNT(DISTINCT fingerprint) FROM run").fetchone() == (
-            400,
-        )
-        per_run = "SELECT COUNT(*) FROM metric GROUP BY run"
-        assert {n for (n,) in connection.execute(per_run)} == {2}
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    there = server or f"sqlite:///{tmp_path}/home/jdna.db"
+    assert reading.query(there, "SELECT COUNT(DISTINCT fingerprint) FROM run").rows == [(400,)]
+    per_run = "SELECT COUNT(*) FROM metric GROUP BY run"
+    assert {n for (n,) in reading.query(there, per_run).rows} == {2}
+    if server is None:
+        with sqlite3.connect(tmp_path / "home" / "jdna.db") as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_what_is_recorded_comes_back(ledger):
@@ -123,15 +144,14 @@ def test_a_dead_process_is_recognised_and_a_live_one_left_alone(ledger):
     dead = ledger.start(Opening(PRUNE, "f"), {}, None)
     elsewhere = ledger.start(Opening(PRUNE, "f"), {}, None)
     stale = ledger.start(Opening(PRUNE, "f"), {}, None)
-    with sqlite3.connect(ledger.home / "jdna.db") as connection:
-        process = subprocess.Popen([sys.executable, "-c", ""])
-        process.wait()
-        connection.execute("UPDATE run SET pid = ? WHERE id = ?", (process.pid, dead.id))
-        connection.execute("UPDATE run SET host = 'x' WHERE id IN (?, ?)", (elsewhere.id, stale.id))
-        past = "2020-01-01 00:00:00.000000"
-        connection.execute("UPDATE run SET heartbeat_at = ? WHERE id = ?", (past, stale.id))
-    connection.close()
-    Ledger(ledger.home).close()
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    write(ledger, "UPDATE run SET pid = :pid WHERE id = :id", pid=process.pid, id=dead.id)
+    for other in (elsewhere, stale):
+        write(ledger, "UPDATE run SET host = 'x' WHERE id = :id", id=other.id)
+    past = "2020-01-01 00:00:00.000000"
+    write(ledger, "UPDATE run SET heartbeat_at = :past WHERE id = :id", past=past, id=stale.id)
+    Ledger(ledger.home, ledger.url).close()
     status = {run.id: ledger.get(run.id).status for run in (alive, dead, elsewhere, stale)}
     assert status == {
         alive.id: "running",
@@ -181,40 +201,40 @@ STATEMENTS = (
 )
 
 
-def test_an_older_database_is_copied_then_upgraded(ledger, newer_migrations):
-    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
-    before = logical(ledger.home / "jdna.db")
+def test_an_older_database_is_copied_then_upgraded(on_file, newer_migrations):
+    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    before = logical(on_file.home / "jdna.db")
     newer_migrations(*STATEMENTS)
     with pytest.raises(RequestError, match="run `jdna db upgrade`"):
-        reading.require_schema(url(ledger), schema.head())
-    Ledger(ledger.home).close()
-    assert ask(ledger, "SELECT colour FROM run") == [("red",)]
-    (copy,) = ledger.home.glob(f"jdna.db.{HEAD}-*.backup")
+        reading.require_schema(url(on_file), schema.head())
+    Ledger(on_file.home).close()
+    assert ask(on_file, "SELECT colour FROM run") == [("red",)]
+    (copy,) = on_file.home.glob(f"jdna.db.{HEAD}-*.backup")
     assert logical(copy) == before
     for view in VIEWS:
-        ask(ledger, f"SELECT * FROM {view.name}")
+        ask(on_file, f"SELECT * FROM {view.name}")
 
 
 @pytest.mark.parametrize("failing", range(len(STATEMENTS) + 1))
-def test_a_migration_that_fails_anywhere_changes_nothing(ledger, newer_migrations, failing):
-    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
-    before = logical(ledger.home / "jdna.db")
+def test_a_migration_that_fails_anywhere_changes_nothing(on_file, newer_migrations, failing):
+    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    before = logical(on_file.home / "jdna.db")
     newer_migrations(*STATEMENTS[:failing], "SELECT * FROM nowhere", *STATEMENTS[failing:])
     with pytest.raises(RequestError, match="nowhere"):
-        Ledger(ledger.home)
-    assert logical(ledger.home / "jdna.db") == before
+        Ledger(on_file.home)
+    assert logical(on_file.home / "jdna.db") == before
 
 
-def test_a_newer_database_is_refused_and_left_alone(ledger, jdna):
-    ledger.close()
-    file = ledger.home / "jdna.db"
+def test_a_newer_database_is_refused_and_left_alone(on_file, jdna):
+    on_file.close()
+    file = on_file.home / "jdna.db"
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9998'")
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     for command in (("db", "upgrade"), ("report",), ("prune", ".", "--sparsity", 0.5)):
-        found = jdna(*command, "--home", ledger.home, code=2)
+        found = jdna(*command, "--home", on_file.home, code=2)
         assert f"schema 9998, this jdna knows up to {schema.head()}" in found.err
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
 
@@ -237,24 +257,25 @@ def test_a_newer_database_is_refused_and_left_alone(ledger, jdna):
         "",
     ],
 )
-def test_a_query_can_only_read(ledger, jdna, tmp_path, monkeypatch, sql):
+def test_a_query_can_only_read(on_file, jdna, tmp_path, monkeypatch, sql):
     monkeypatch.chdir(tmp_path)
-    ledger.start(Opening(PRUNE, "f"), {}, None)
-    before = logical(ledger.home / "jdna.db")
-    found = jdna("db", "query", sql, "--home", ledger.home, code=2)
+    on_file.start(Opening(PRUNE, "f"), {}, None)
+    before = logical(on_file.home / "jdna.db")
+    found = jdna("db", "query", sql, "--home", on_file.home, code=2)
     assert found.err.startswith("jdna: SQL: ")
-    assert logical(ledger.home / "jdna.db") == before
+    assert logical(on_file.home / "jdna.db") == before
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_query_that_never_ends_is_stopped(ledger, monkeypatch):
+def test_a_query_that_never_ends_is_stopped(on_file, monkeypatch):
     monkeypatch.setattr(reading, "QUERY_SECONDS", 0.2)
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT MAX(x) FROM n"
     with pytest.raises(JdnaError, match="stopped after"):
-        ask(ledger, endless)
+        ask(on_file, endless)
 
 
-@given(name=st.text(min_size=1, max_size=30))
+# No name on a command line holds NUL, and PostgreSQL stores none.
+@given(name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -374,10 +395,10 @@ def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
     assert redact(f"git https://u:{secrets[2]}@h/x") == "git https://***@h/x"
 
 
-def test_a_full_disk_fails_the_run_and_keeps_the_rest(ledger):
-    ledger.finish(ledger.start(Opening(PRUNE, "f"), {}, None), Outcome())
-    run = ledger.start(Opening(PRUNE, "g"), {}, None)
-    engine = ledger._engine
+def test_a_full_disk_fails_the_run_and_keeps_the_rest(on_file):
+    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    run = on_file.start(Opening(PRUNE, "g"), {}, None)
+    engine = on_file._engine
 
     @sa.event.listens_for(engine, "connect")
     def _small(connection, _):
@@ -386,12 +407,12 @@ def test_a_full_disk_fails_the_run_and_keeps_the_rest(ledger):
     engine.dispose()
     many = tuple(Measurement("s", "x" * 100, 1.0, i) for i in range(5000))
     with pytest.raises(sa.exc.OperationalError, match="full"):
-        ledger.finish(run, Outcome(many))
+        on_file.finish(run, Outcome(many))
     sa.event.remove(engine, "connect", _small)
     engine.dispose()
-    assert ask(ledger, "SELECT COUNT(*) FROM metric") == [(0,)]
-    ledger.finish(run, Outcome(many))
-    assert ask(ledger, "SELECT COUNT(*) FROM metric") == [(5000,)]
+    assert ask(on_file, "SELECT COUNT(*) FROM metric") == [(0,)]
+    on_file.finish(run, Outcome(many))
+    assert ask(on_file, "SELECT COUNT(*) FROM metric") == [(5000,)]
 
 
 def test_a_run_that_others_were_made_from_stays(jdna, bert):

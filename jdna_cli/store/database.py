@@ -17,6 +17,7 @@ from jdna_cli.store.schema import head, migrations_folder
 from jdna_cli.store.views import VIEWS
 
 BUSY_SECONDS = 30.0
+LOCK = 0x6A646E61  # the number of our advisory lock: "jdna"
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -134,6 +135,9 @@ def upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # One at a time: SQLite's BEGIN IMMEDIATE does that by itself.
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
         config.attributes["connection"] = connection
         # Views hold no data; a table that a view reads cannot be changed under it.
         for view in reversed(VIEWS):

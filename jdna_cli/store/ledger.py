@@ -71,7 +71,8 @@ class Ledger:
             raise RequestError(f"--home: {home} cannot be made: {error.strerror}") from None
         if not os.access(home, os.W_OK):
             raise RequestError(f"--home: {home} is read-only, name another folder")
-        self._engine: Engine = database.prepare(url or schema.default_url(home))
+        self.url = url or schema.default_url(home)
+        self._engine: Engine = database.prepare(self.url)
         self.recognise_dead()
 
     def close(self) -> None:
