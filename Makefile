@@ -9,10 +9,10 @@ JOBS ?= $(shell nproc)
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test check docs bench clean
+.PHONY: help install demo test check docs bench sweep report reproduce-small clean
 
 help:  ## what the targets do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,18 @@ docs: $(STAMP)  ## the pages that are made from the code
 
 bench: $(STAMP)  ## speed and memory against named peers
 	$(BIN)/python -m benchmarks
+
+sweep: $(STAMP)  ## a whole experiment: make sweep E=cross-task/small (jdna sweep --list)
+	$(BIN)/jdna sweep $(E)
+
+report: $(STAMP)  ## what the recorded runs say: make report R=drop
+	$(BIN)/jdna report $(R)
+
+# Some of them take tasks' files: JDNA_DATA names their folder.
+reproduce-small: $(STAMP)  ## every experiment in its small form, one after the other
+	for name in $$($(BIN)/jdna sweep --list --json | \
+	  $(BIN)/python -c 'import json, sys; print(*[e["name"] for e in json.load(sys.stdin)["experiments"] if e["name"].endswith("/small")])'); \
+	do echo "== $$name"; $(BIN)/jdna sweep $$name || exit 1; done
 
 clean:  ## remove the environment and caches; recorded runs stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,12 +12,18 @@ import torch
 
 from jdna_cli.engine import devices
 
-NAMES = ("selection", "streaming", "training", "interpolation", "likelihood", "startup")
+NAMES = (
+    "selection", "streaming", "training", "interpolation", "likelihood", "sweeping", "store",
+    "startup",
+)  # fmt: skip
+MORE = ("criteria",)  # by name alone: a quarter of an hour, and a task's files
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", default=[], metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument(
+        "names", nargs="*", default=[], metavar="NAME", help=", ".join((*NAMES, *MORE))
+    )
     parser.add_argument("--write", type=Path, help="also write the page to this file")
     given = parser.parse_args()
     device = devices.name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

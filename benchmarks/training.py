@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.measuring import seconds, table
 from jdna_cli import tasks
-from jdna_cli.engine import devices, preparation
+from jdna_cli.engine import devices, dynamics, preparation
 from jdna_cli.engine.place import Surroundings
 from jdna_cli.engine.scorers.head import Head, Labelled
 from jdna_cli.engine.training import Training
@@ -122,6 +122,8 @@ def regimes(encoded: Labelled) -> str:
     """What holding weights costs per step, beside the step."""
     rows = []
     for name, regime in REGIMES.items():
+        if regime.needs == "bits":
+            continue
         spent, training, constraint = ours(encoded, "no", name)
         step = spent / training.total
         weights = [w for w in constraint._weights.values() if w.requires_grad]
@@ -137,7 +139,20 @@ def regimes(encoded: Labelled) -> str:
             ]
         )  # fmt: skip
     columns = ["regime", "step, ms", "holding, ms", "share of the step", "bytes per weight"]
-    return table("What a regime costs", columns, [*rows, paper_way(encoded)])
+    cost = table("What a regime costs", columns, [*rows, paper_way(encoded)])
+    return f"{cost}\n{looking_on(encoded)}"
+
+
+def looking_on(encoded: Labelled) -> str:
+    """What `--dynamics` costs at its default interval."""
+    spent, training, _ = ours(encoded, "no", "dense")
+    step, every = spent / training.total, FinetuneSpec.model_fields["dynamics_every"].default
+    model = scorer().load(source(), new_head=True, seed=1)
+    seen = dynamics.observer(model, source(), {}, from_zero=False)
+    once = seconds(lambda: seen.observe(dict(model.named_parameters()), 1), 3)
+    row = [f"{1000 * once:.0f}", f"{1000 * step:.0f}", str(every), f"{once / (every * step):.2%}"]
+    columns = ["one record, ms", "step, ms", "steps between", "share"]
+    return table("What looking on costs (`--dynamics`)", columns, [row])
 
 
 def paper_way(encoded: Labelled) -> list[str]:

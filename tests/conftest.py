@@ -3,8 +3,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from benchmarks import server
 from jdna_cli.cli.app import app
 from jdna_cli.tasks.families import generated
 from tests import toys
@@ -188,47 +187,14 @@ def animals(tmp_path_factory) -> Path:
     return folder
 
 
-def _postgres_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
 @pytest.fixture(scope="session")
 def postgres():
     """`postgres()`: the URL of an empty database on a server that was started for the tests."""
-    programs = _postgres_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg")
-    # The path of a socket is short, and the server does not run as root.
-    folder = Path(tempfile.mkdtemp(prefix="jdna-pg-", dir="/tmp"))
-    before: list[str] = []
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-        before = ["runuser", "-u", "postgres", "--"]
-    data = folder / "data"
-
-    def program(name: str, *args: str) -> None:
-        command = [*before, str(programs / name), *args]
-        subprocess.run(command, check=True, capture_output=True, cwd="/tmp")
-
-    program("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync")
-    quick = "-c fsync=off -c listen_addresses='' -c max_connections=60"
-    program("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o",
-            f"{quick} -c unix_socket_directories={folder}", "start")  # fmt: skip
-    made: list[str] = []
-
-    def database() -> str:
-        import psycopg
-
-        made.append(f"jdna{len(made)}")
-        with psycopg.connect(host=str(folder), user="postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {made[-1]}")
-        return f"postgresql+psycopg://postgres@/{made[-1]}?host={folder}"
-
-    yield database
-    program("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-    shutil.rmtree(folder, ignore_errors=True)
+    if server.programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with server.started() as database:
+        yield database
 
 
 QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)

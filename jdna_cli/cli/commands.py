@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,15 @@ def _desk(
     force: bool = False,
     resume: bool = False,
     allow_pickle: bool = False,
+    several: bool = False,
 ) -> Iterator[Desk]:
     from jdna_cli.cli.console import Terminal
     from jdna_cli.errors import RequestError
     from jdna_cli.jobs.running import Desk
     from jdna_cli.store.ledger import Ledger
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RequestError("a run uses one process: start jdna without a launcher of several")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not several:
+        raise RequestError("only finetune uses several processes: start this one by itself")
     if data_dir is not None and not data_dir.is_dir():
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     ledger = Ledger(home, db)
@@ -208,8 +209,29 @@ def finetune(
         "dynamics_every": dynamics_every,
         **_knobs(options, book, context_words, pairs),
     }
-    with _desk(home, db, data_dir, force, resume, allow_pickle) as desk:
-        showing.show(finetuning.finetune(desk, values), as_json)
+
+    def run() -> None:
+        with _desk(home, db, data_dir, force, resume, allow_pickle, several=True) as desk:
+            showing.show(finetuning.finetune(desk, values), as_json)
+
+    _together(run)
+
+
+def _together(run: Callable[[], None]) -> None:
+    """Run, in as many processes as this was started in; the first decides and records."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        run()
+        return
+    from jdna_cli.engine import cluster, finetuning
+
+    try:
+        if cluster.is_first():
+            with cluster.leading():
+                run()
+        else:
+            finetuning.follow()
+    finally:
+        cluster.part_ways()
 
 
 def _knobs(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jdna_cli.engine import cluster
 from jdna_cli.engine.files import sha256, whole
 
 KEEP = 2  # the newest may be damaged: the one before it is kept
@@ -69,9 +70,10 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 def restore_random_state(tensors: dict[str, Tensor], device: torch.device) -> None:
     """Set the generators to what `random_state` returned."""
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    if (state := cluster.own_of(tensors, "random.cpu")) is not None:
+        torch.set_rng_state(state)
+    if device.type == "cuda" and (state := cluster.own_of(tensors, "random.cuda")) is not None:
+        torch.cuda.set_rng_state(state, device)
 
 
 def _damage(path: Path) -> str | None:

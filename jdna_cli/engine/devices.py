@@ -11,8 +11,10 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
+from jdna_cli.engine import cluster
 from jdna_cli.errors import RequestError
 
 
@@ -52,7 +54,10 @@ def accelerator(precision: str) -> Accelerator:
     """The accelerator of one run."""
     # Accelerate remembers the first precision of a process; runs differ in theirs.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision)
+    cluster.join()
+    # A model may have weights that a task's loss does not reach.
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def name(device: torch.device) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +13,10 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from jdna_cli.engine import checkpoints, devices, dynamics, models, pruning
+from jdna_cli.engine import checkpoints, cluster, devices, dynamics, models, pruning
 from jdna_cli.engine.distillation import Teacher
 from jdna_cli.engine.files import require_space, whole
-from jdna_cli.engine.place import Place, write_predictions, write_records
+from jdna_cli.engine.place import Place, Surroundings, write_predictions, write_records
 from jdna_cli.engine.preparation import examples, prepare, scorer_for
 from jdna_cli.engine.schedule import Rounds
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
@@ -65,7 +67,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     encoded = scorer.encode(records_)
     held_out = {s: prepare(scorer, s, place.data_dir) for s in task.evaluation_splits}
     files = models.weight_files(source.folder)
-    require_space(place.folder, models.size(files) * (8 if spec.checkpoint_every else 2))
+    if cluster.is_first():
+        require_space(place.folder, models.size(files) * (8 if spec.checkpoint_every else 2))
 
     accelerator = devices.accelerator(spec.mixed_precision)
     teacher = _teacher(spec, task, given.teacher, records_, place, accelerator)
@@ -73,6 +76,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     model = scorer.load(source, new_head=True, seed=spec.seed)
     start = _start(spec, model, source, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
+    if cluster.size() > 1:
+        torch.manual_seed(spec.seed + cluster.rank())  # of dropout
     training = Training(model, encoded, scorer, spec, start.constraint, accelerator, extras)
     notes: list[str] = []
     if resume:
@@ -84,15 +89,20 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     latest: dict[str, Evaluation] = {}
 
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
-        measured = []
+        measured: list[Measurement] = []
+        if not cluster.is_first():
+            return measured
         for split, part in held_out.items():
             measuring = Measuring(spec.eval_batch_size, accelerator, step=step)
-            latest[split] = scorer.measure(training.model, part.encoded, measuring)
+            alone = accelerator.unwrap_model(training.model)
+            latest[split] = scorer.measure(alone, part.encoded, measuring)
             numbers = {"loss": latest[split].loss, **latest[split].scores}
             measured += [Measurement(split, name, value, step) for name, value in numbers.items()]
         return measured
 
     journal = training.run(place.surroundings, epoch_end)
+    if not cluster.is_first():
+        return Outcome()
     found = start.constraint.held if spec.schedule == "iterative" else start.masks
     with whole(place.folder) as target:
         models.save(accelerator.unwrap_model(training.model), scorer.tokens.tokenizer, target)
@@ -118,6 +128,40 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         )
         write_records(target, spec, outcome)
     return outcome
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the first process tells the others to do."""
+
+    spec: FinetuneSpec
+    task: Task
+    given: Models
+    folder: Path
+    data_dir: Path | None
+    work: Path
+    tokens: Path | None
+    resume: bool
+
+
+def lead(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume: bool) -> Outcome:
+    """`finetune`, in as many processes as this was started in."""
+    work = place.surroundings.work
+    cluster.send(_Work(spec, task, given, place.folder, place.data_dir, work, place.tokens, resume))
+    return finetune(spec, task, given, place, resume)
+
+
+def follow() -> None:
+    """Take part in what the first process does, if it does anything."""
+    # The first process is told to stop, and stops the others.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    told = cluster.receive()
+    if told is None:
+        return
+    alone = Surroundings(told.work, lambda *_: None, lambda: 0)
+    place = Place(told.folder, told.data_dir, alone, told.tokens)
+    finetune(told.spec, told.task, told.given, place, told.resume)
 
 
 @dataclass(frozen=True)

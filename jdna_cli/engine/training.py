@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from jdna_cli.engine import checkpoints
+from jdna_cli.engine import checkpoints, cluster
 from jdna_cli.engine.batches import training_order
 from jdna_cli.engine.checkpoints import Checkpoint
 from jdna_cli.engine.distillation import Teacher
@@ -173,7 +173,7 @@ class Training:
                 journal.measured += epoch_end(epoch, done)
                 self.model.train()
                 began = time.perf_counter()
-            asked = surroundings.stop() if done < self.total else 0
+            asked = cluster.firsts(surroundings.stop()) if done < self.total else 0
             if asked or (every and done % every == 0 and done < self.total):
                 journal.seconds += time.perf_counter() - began
                 self._checkpoint(surroundings.work, done)
@@ -206,16 +206,19 @@ class Training:
         """
         while True:
             parts = [part for batch in batches for part in _parts(batch, self.parts)]
-            weights = [self._scorer.weight(self._encoded, part) for part in parts]
+            whole = sum(self._scorer.weight(self._encoded, part) for part in parts)
             total = torch.zeros((), device=self._accelerator.device)
             try:
-                for indices, weight in zip(parts, weights, strict=True):
-                    loss = self._loss(indices) * (weight / sum(weights))
+                for part in parts:
+                    own = cluster.share(part)
+                    weight = self._scorer.weight(self._encoded, own) if own else 0
+                    # Gradients are means over processes; one without examples adds nothing.
+                    loss = self._loss(own or part[:1]) * (weight * cluster.size() / whole)
                     self._accelerator.backward(loss)
                     total += loss.detach()
                 return total
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not _is_out_of_memory(error) or cluster.size() > 1:
                     raise
                 if self.parts >= self._spec.batch_size:
                     raise JdnaError(
@@ -243,7 +246,7 @@ class Training:
             self._constraint.prune(found, self._optimizer)
 
     def _observe(self, done: int) -> None:
-        if self._extras.observe is not None:
+        if self._extras.observe is not None and cluster.is_first():
             self._journal.movements += self._extras.observe(done)
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -254,7 +257,7 @@ class Training:
 
     def _losses(self, done: int) -> list[float]:
         """Losses since the last point of the curve, fetched from the device at once."""
-        losses = [float(x) for x in torch.stack([x.cpu() for x in self._recent])]
+        losses = [float(x) for x in cluster.mean(torch.stack(self._recent)).cpu()]
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 raise NotFiniteError("the training loss", done - len(losses) + 1 + i)
@@ -268,7 +271,9 @@ class Training:
     def _checkpoint(self, work: Path, done: int) -> None:
         self._constraint.verify(done)
         self._journal.window = self._losses(done) if self._recent else []
-        tensors = checkpoints.random_state(self._accelerator.device)
+        tensors = cluster.gathered(checkpoints.random_state(self._accelerator.device))
+        if not cluster.is_first():
+            return
         for name, parameter in self._parameters.items():
             tensors[f"model.{name}"] = parameter.detach()
             for key, value in self._optimizer.state[parameter].items():

@@ -85,7 +85,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     opening = Opening(spec, fingerprint, columns, parent)
     models = finetuning.Models(start, base.source, teacher.source if teacher else None)
     return perform(
-        desk, opening, lambda place: finetuning.finetune(spec, task, models, place, desk.resume)
+        desk, opening, lambda place: finetuning.lead(spec, task, models, place, desk.resume)
     )
 
 

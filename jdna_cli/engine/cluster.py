@@ -1,0 +1,113 @@
+"""One run over several processes: the first decides, measures and records, the others follow.
+
+Started by `accelerate launch` or `torchrun`. Batches are divided among the processes; each holds
+the whole model. Masks, held values and rounds are the same everywhere, because they come from the
+same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, reduce
+from torch import Tensor
+
+PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
+
+_sent = False
+
+
+def size() -> int:
+    """Number of processes of this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process decides and records."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the other processes, if there are any; once is enough."""
+    if size() > 1 and not PartialState._shared_state:
+        cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        PartialState(cpu=cpu, timeout=PATIENCE)
+
+
+def send(work: Any) -> None:
+    """Tell the others what is to be done."""
+    global _sent
+    if size() > 1:
+        join()
+        broadcast_object_list([work])
+    _sent = True
+
+
+def receive() -> Any:
+    """What the first process says is to be done; None: nothing."""
+    join()
+    told: list[Any] = [None]
+    broadcast_object_list(told)
+    return told[0]
+
+
+@contextlib.contextmanager
+def leading() -> Iterator[None]:
+    """While the first process decides: if it ends without a word, the others are let go."""
+    try:
+        yield
+    finally:
+        if size() > 1 and not _sent:
+            send(None)
+
+
+def share(batch: list[int]) -> list[int]:
+    """This process's part of a batch."""
+    return batch[rank() :: size()]
+
+
+def firsts(number: int) -> int:
+    """The first process's number, everywhere."""
+    if size() == 1:
+        return number
+    told = [number]
+    broadcast_object_list(told)
+    return int(told[0])
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes."""
+    if size() == 1:
+        return values
+    found: Tensor = reduce(values, "mean")
+    return found
+
+
+def gathered(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every process's tensors under `NAME.RANK`; of one process alone under their own names."""
+    if size() == 1:
+        return own
+    parts = gather_object([{name: tensor.cpu() for name, tensor in own.items()}])
+    return {f"{name}.{i}": tensor for i, part in enumerate(parts) for name, tensor in part.items()}
+
+
+def own_of(tensors: dict[str, Tensor], name: str) -> Tensor | None:
+    """This process's part of what `gathered` returned."""
+    return tensors.get(name if size() == 1 else f"{name}.{rank()}")
+
+
+def part_ways() -> None:
+    """Leave the group in order, at the very end."""
+    if size() > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
