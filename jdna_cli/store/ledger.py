@@ -29,6 +29,7 @@ from jdna_cli.store.tables import Dynamics, Layer, Metric, Point, Run, Status, W
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 600.0
+REMEMBERED = ".identity"  # what a run's model was by content, where it may be taken away
 
 # What determines a model's answers: weights, configuration, tokenizer; not its readme.
 _CONTENT = (
@@ -174,8 +175,8 @@ class Ledger:
         """The folder of a run's checkpoints while it is not finished."""
         return self.home / f".work-{run.id}"
 
-    def model_of(self, number: int) -> tuple[ModelSource, Run]:
-        """The model that run `number` wrote.
+    def model_of(self, number: int, *, look: bool = False) -> tuple[ModelSource, Run]:
+        """The model that run `number` wrote; to `look` something up, what it was is enough.
 
         Raises:
             RequestError: it wrote none, has not finished, or its files are gone.
@@ -188,7 +189,7 @@ class Ledger:
         folder = self.folder(run)
         if not (folder / "config.json").is_file():
             raise RequestError(f"run:{number}: its files are gone from {folder}")
-        if not has_weights(folder):
+        if not has_weights(folder) and not (look and (folder / REMEMBERED).is_file()):
             raise RequestError(f"run:{number}: its model was not kept; make it again with --force")
         mask = folder / "mask.safetensors"
         identity = self.identity(folder)
@@ -215,6 +216,8 @@ class Ledger:
 
     def identity(self, folder: Path) -> str:
         """Hash of a model folder's content: weights, configuration, tokenizer."""
+        if not has_weights(folder) and (folder / REMEMBERED).is_file():
+            return (folder / REMEMBERED).read_text().strip()
         files = sorted(
             file
             for file in folder.iterdir()
@@ -359,6 +362,40 @@ class Ledger:
                 session.add(Dynamics(run=number, **vars(moved)))
             for p in outcome.points:
                 session.add(Point(run=number, alpha=p.alpha, loss=p.loss, score=p.score))
+            session.commit()
+        return found
+
+    def adopt(
+        self, columns: dict[str, Any], outcome: Outcome, files: dict[str, bytes],
+        parent: int | None, other: int | None,
+    ) -> Run:  # fmt: skip
+        """Record a finished run that was made elsewhere, with its small files.
+
+        Args:
+            columns: of its row there, without numbers of runs.
+            outcome: what it measured.
+            files: by name.
+            parent: the run here that its model came from.
+            other: interpolate: the run here at the other end.
+        """
+        run = Run(**{**columns, "status": Status.running.value}, parent=parent, other=other)
+        ended = run.finished_at
+        with Session(self._engine, expire_on_commit=False) as session:
+            session.add(run)
+            session.flush()
+            run.artifact = str(run.id)
+            session.commit()
+        folder = self.folder(run)
+        part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+        part.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (part / Path(name).name).write_bytes(content)
+        part.rename(folder)
+        found = self.finish(run, outcome)
+        with Session(self._engine, expire_on_commit=False) as session:
+            # When it ended there, not when it came here.
+            found = session.merge(found)
+            found.finished_at = ended
             session.commit()
         return found
 

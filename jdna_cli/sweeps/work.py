@@ -8,7 +8,7 @@ from typing import Any
 
 from jdna_cli.jobs import finetuning, measuring, pruning
 from jdna_cli.jobs.running import Desk, Done, Missing
-from jdna_cli.store.ledger import has_weights
+from jdna_cli.store.ledger import REMEMBERED, Ledger, has_weights
 from jdna_cli.sweeps.cells import Cell, resolved
 
 MARK = ".sweep"  # in the folder of a run that a sweep made
@@ -63,9 +63,11 @@ def look_up(desk: Desk, cell: Cell, runs: dict[str, int], *, with_model: bool) -
     return found.run.id
 
 
-def mark(folder: Path, sweep: str) -> None:
-    """Note that a sweep made a run, and may take its model away."""
+def mark(ledger: Ledger, folder: Path, sweep: str) -> None:
+    """Note that a sweep made a run, and may take its model away; and what that model is."""
     (folder / MARK).write_text(f"{sweep}\n")
+    if has_weights(folder):
+        (folder / REMEMBERED).write_text(f"{ledger.identity(folder)}\n")
 
 
 def release(folder: Path) -> int:

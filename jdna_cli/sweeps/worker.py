@@ -106,7 +106,7 @@ def _outcome(
         text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
         return {"event": "failed", "key": asked["key"], "error": text, "final": False}
     if not done.cached:
-        work.mark(done.folder, where.name)
+        work.mark(ledger, done.folder, where.name)
     score = work.main_score(done)
     return {
         "event": "done",
