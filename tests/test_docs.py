@@ -11,6 +11,7 @@ from jdna_cli import reports, tasks
 from jdna_cli.cli.app import app
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
+from jdna_cli.sweeps import cells, experiment
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = runpy.run_path(str(TOP / "docs" / "generate.py"))["PAGES"]
@@ -49,6 +50,14 @@ def test_the_task_of_ones_own_is_read(tmp_path):
     task = tasks.get(str(tmp_path / "file.toml"))
     assert task.name == "tickets"
     assert tasks.records.load(task, "train", None).labels == (1,)
+
+
+def test_the_experiment_of_ones_own_is_right():
+    (block,) = re.findall(r"```toml\n(.*?)```", (TOP / "docs" / "sweeps.md").read_text(), re.S)
+    found = cells.of(experiment.parse(block, "sweeps.md"))
+    kinds = [cell.kind for cell in found]
+    # 2 tasks × 2 fractions × 2 seeds, each dense and at 3 levels in 3 ways.
+    assert (kinds.count("finetune"), kinds.count("interpolate")) == (8 * 10, 8 * 9)
 
 
 def test_the_examples_of_extending_run(tmp_path):

@@ -117,6 +117,8 @@ def show_run(
         print(f"  {name:28} {showing.format_number(value)}")
     if outcome.protocol:
         print(f"measured by: {outcome.protocol}")
+    if outcome.remark:
+        print(f"remark: {outcome.remark}")
     for layer in outcome.layers:
         print(f"  {layer.sparsity:7.2%} zeros  {layer.name} {list(layer.shape)}")
     for line in showing.pruning_lines(outcome) if outcome.layers else []:

@@ -96,6 +96,7 @@ def changes(found: Plan, place: Place, notes: list[str]) -> Iterator[Change]:
             statistics = _told(found, seen, there, name, samples)
             change = _settled(found, name, statistics, device, notes)
             weight = module.get_parameter(there.rpartition(".")[2])
+            assert change.tensor is not None
             weight.data.copy_(change.tensor)
             yield change
         place.surroundings.progress("prune", i + 1, len(blocks), "")

@@ -53,10 +53,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Change:
-    """One tensor's new values, in its file's layout and type, and how they came about."""
+    """One tensor's new values, in its file's layout and type, and how they came about.
+
+    `tensor` is None where it has been written in pieces already.
+    """
 
     name: str
-    tensor: Tensor
+    tensor: Tensor | None
     mask: Mask | None
     quantized: Quantized | None = None
 

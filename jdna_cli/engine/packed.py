@@ -22,6 +22,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.results import Measurement
 from jdna_cli.sparsity import packing, streams
 from jdna_cli.sparsity.packing import Packed
+from jdna_cli.sparsity.streams import Entry
 
 FORMAT = "jdna-packed-1"
 PREFIX = "packed-"
@@ -51,9 +52,11 @@ class Folder:
 
     def put(self, change: Change) -> None:
         """Write one tensor."""
+        if change.tensor is None:
+            return
         entry = self._plan.stored[change.name]
         if not self._packed:
-            self._rewriters[entry.file].put(entry, change.tensor)
+            self.put_piece(entry, change.tensor)
             return
         input_dim = self._plan.chosen[change.name]
         if change.quantized is not None:
@@ -65,6 +68,10 @@ class Folder:
             assert change.mask is not None
             found = packing.pack_sparse(change.tensor, change.mask)
         self._add(entry.file, change.name, found)
+
+    def put_piece(self, entry: Entry, tensor: Tensor) -> None:
+        """Write a tensor, or a piece of one, in place of its own."""
+        self._rewriters[entry.file].put(entry, tensor)
 
     def _add(self, file: Path, name: str, found: Packed) -> None:
         self._forms[file][name] = found.form

@@ -26,6 +26,7 @@ from jdna_cli.specs import ModelSource, PruneSpec, parse_pattern
 
 LARGE = 1 << 24  # weights; of a larger model parts alone are read to know about where the cutoff is
 STRETCH, STRETCHES = 64, 1 << 12
+PIECE = 1 << 20  # weights; a multiple of 8, so that bits of masks can be joined
 
 
 def plan(spec: PruneSpec, source: ModelSource) -> Plan:
@@ -105,10 +106,11 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
     packed_bits = 0
     with whole(place.folder) as target:
         with Folder(found, target) as folder, _beside(found, target) as beside:
-            for change in _changes(found, place, notes):
+            for change in _changes(found, place, notes, folder):
                 entry = found.stored[change.name]
                 kept = 0
                 if change.quantized is not None:
+                    assert change.tensor is not None
                     kept = int(torch.count_nonzero(change.tensor))
                     own = change.quantized
                     quantization.add(beside, change.name, own)
@@ -142,13 +144,16 @@ def _beside(found: Plan, target: Path) -> streams.Writer:
     return masks.writer(target / "mask.safetensors", shapes)
 
 
-def _changes(found: Plan, place: Place, notes: list[str]) -> Iterator[Change]:
+def _changes(found: Plan, place: Place, notes: list[str], folder: Folder) -> Iterator[Change]:
     """What becomes of each chosen tensor, one after the other."""
     spec = found.spec
     if found.blockwise:
         return blockwise.changes(found, place, notes)
     if spec.quantize is not None:
         return _rounded(found)
+    in_pieces = found.criterion.parts == "same" and not spec.packed
+    if in_pieces and spec.sparsity is not None and spec.scope == "global":
+        return _masked_in_pieces(found, folder)
     statistics = blockwise.gathered(found, place) if found.criterion.calibrated else {}
     return _masked(found, statistics)
 
@@ -178,13 +183,6 @@ def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
     def source() -> Iterator[patterns.Item]:
         return (functools.partial(scored, *own) for own in found.chosen.items())
 
-    def part(name: str) -> tuple[str, torch.Tensor]:
-        stretch = streams.read_part(found.stored[name], total // STRETCHES, STRETCH)
-        return name, score_of(found.criterion, stretch, Statistics(name, seed=spec.pruning_seed))
-
-    def sample() -> Iterator[selection.Item]:
-        return (functools.partial(part, name) for name in found.chosen)
-
     def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
@@ -193,5 +191,51 @@ def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
     if spec.pattern:
         return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
     assert spec.sparsity is not None
-    parts = sample if found.criterion.elementwise and total > LARGE else None
-    return patterns.each_unstructured(source, spec.sparsity, spec.scope, finish, total, parts)
+    sample = _sample(found, total) if found.criterion.parts else None
+    return patterns.each_unstructured(source, spec.sparsity, spec.scope, finish, total, sample)
+
+
+def _sample(found: Plan, total: int) -> selection.Source | None:
+    """Stretches of the tensors of a large model, to know about where the cutoff is."""
+    if total <= LARGE:
+        return None
+
+    def part(name: str) -> tuple[str, torch.Tensor]:
+        stretch = streams.read_part(found.stored[name], total // STRETCHES, STRETCH)
+        known = Statistics(name, seed=found.spec.pruning_seed)
+        return name, score_of(found.criterion, stretch, known)
+
+    return lambda: (functools.partial(part, name) for name in found.chosen)
+
+
+def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
+    """As `_masked`, of scores that a piece of a tensor has by itself: in the memory of pieces."""
+    spec = found.spec
+    own = [(n, piece) for n in found.chosen for piece in streams.pieces(found.stored[n], PIECE)]
+    total = sum(piece.numel for _, piece in own)
+
+    def scored(name: str, piece: streams.Entry) -> patterns.Scored:
+        weight = streams.read(piece)
+        score = score_of(found.criterion, weight, Statistics(name))
+        return patterns.Scored(name, score, 0, weight)
+
+    def source() -> Iterator[patterns.Item]:
+        return (functools.partial(scored, *one) for one in own)
+
+    def finish(x: patterns.Scored, mask: masks.Mask) -> tuple[torch.Tensor, masks.Mask]:
+        assert x.weight is not None
+        masks.clear_(x.weight, mask)
+        return x.weight, mask
+
+    assert spec.sparsity is not None
+    done = patterns.each_unstructured(
+        source, spec.sparsity, spec.scope, finish, total, _sample(found, total)
+    )
+    parts: list[masks.Mask] = []
+    for (name, piece), (weight, mask) in zip(own, done, strict=True):
+        folder.put_piece(piece, weight)
+        parts.append(mask)
+        entry = found.stored[name]
+        if piece.end == entry.end:
+            yield Change(name, None, masks.joined(parts, entry.shape))
+            parts = []

@@ -7,7 +7,7 @@ order (`numpy.packbits`). They stay packed in memory and on disk: 0.125 bytes pe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,12 @@ def pack(kept: Tensor) -> Mask:
     """Pack a bool tensor, True = kept."""
     flat = kept.detach().cpu().contiguous().view(-1).numpy()
     return Mask(np.packbits(flat), tuple(kept.shape), int(np.count_nonzero(flat)))
+
+
+def joined(parts: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+    """The mask of a tensor from those of its flat pieces, each but the last of whole bytes."""
+    bits = np.concatenate([part.bits for part in parts])
+    return Mask(bits, shape, sum(part.kept for part in parts))
 
 
 def unpack(bits: Tensor, shape: tuple[int, ...]) -> Mask:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,15 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
     with file.open("rb") as handle:
         size = int.from_bytes(handle.read(8), "little")
         return size, json.loads(handle.read(size))
+
+
+def pieces(entry: Entry, length: int) -> Iterator[Entry]:
+    """A tensor as flat pieces of at most `length` elements, in order."""
+    each = entry.bytes_each
+    for start in range(0, entry.numel, length):
+        count = min(length, entry.numel - start)
+        place = entry.start + start * each
+        yield Entry(entry.file, entry.dtype, (count,), place, place + count * each)
 
 
 def read(entry: Entry) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jdna_cli.errors import RequestError
 from jdna_cli.sweeps.cells import Cell
-from jdna_cli.sweeps.remote import Handed, perform
+from jdna_cli.sweeps.remote import Result, attempt
 from jdna_cli.sweeps.work import Where
 
 LOST = 5  # workers or nodes that may be lost under one cell; Ray starts it again elsewhere
@@ -49,24 +49,21 @@ class OnRay:
         if memory is not None:
             needs["memory"] = memory * 1e9
         threads = {"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}}
-        self._task = ray.remote(perform).options(max_retries=LOST, runtime_env=threads, **needs)
+        self._task = ray.remote(attempt).options(max_retries=LOST, runtime_env=threads, **needs)
         self._running: dict[Any, Cell] = {}
 
     def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:
         """Hand a cell over."""
         self._running[self._task.remote(where, chain, with_models)] = cell
 
-    def ended(self) -> list[tuple[Cell, list[Handed] | Exception]]:
+    def ended(self) -> list[tuple[Cell, Result | Exception]]:
         """Cells that have ended."""
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=0.5)
-        found: list[tuple[Cell, list[Handed] | Exception]] = []
+        found: list[tuple[Cell, Result | Exception]] = []
         for reference in ready:
             cell = self._running.pop(reference)
             try:
                 found.append((cell, self._ray.get(reference)))
-            except self._ray.exceptions.RayTaskError as error:
-                cause = error.cause
-                found.append((cell, cause if isinstance(cause, Exception) else error))
             except self._ray.exceptions.RayError as error:
                 found.append((cell, error))
         return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from jdna_cli.errors import RequestError
 from jdna_cli.sweeps.cells import Cell
-from jdna_cli.sweeps.remote import Handed, perform
+from jdna_cli.sweeps.remote import Result, attempt
 from jdna_cli.sweeps.work import Where
 
 POLL_SECONDS = 0.5
@@ -17,9 +17,9 @@ POLL_SECONDS = 0.5
 class Task:
     """One cell as a job; what submitit calls."""
 
-    def __call__(self, where: Where, chain: list[Cell], with_models: bool) -> list[Handed]:
+    def __call__(self, where: Where, chain: list[Cell], with_models: bool) -> Result:
         """Run it."""
-        return perform(where, chain, with_models)
+        return attempt(where, chain, with_models)
 
     def checkpoint(self, *args: Any) -> Any:
         """On preemption or time-out: the same again, elsewhere."""
@@ -68,35 +68,19 @@ class OnSlurm:
         """Hand a cell over."""
         self._running.append((self._executor.submit(Task(), where, chain, with_models), cell))
 
-    def ended(self) -> list[tuple[Cell, list[Handed] | Exception]]:
+    def ended(self) -> list[tuple[Cell, Result | Exception]]:
         """Cells that have ended."""
         done = [(job, cell) for job, cell in self._running if job.done()]
         if not done:
             time.sleep(POLL_SECONDS)
         self._running = [own for own in self._running if own not in done]
-        found: list[tuple[Cell, list[Handed] | Exception]] = []
+        found: list[tuple[Cell, Result | Exception]] = []
         for job, cell in done:
             error = job.exception()
-            if error is None:
-                found.append((cell, job.result()))
-            else:
-                found.append((cell, _own_error(error)))
+            found.append((cell, job.result() if error is None else error))
         return found
 
     def cancel(self) -> None:
         """Let go of what has not ended."""
         for job, _ in self._running:
             job.cancel()
-
-
-def _own_error(error: Exception) -> Exception:
-    """Jobs tell their errors as text; the last line says what it was."""
-    from jdna_cli import errors
-
-    last = next((x for x in reversed(str(error).splitlines()) if x.strip()), str(error))
-    name, _, text = last.partition(": ")
-    kind = getattr(errors, name.rpartition(".")[2], None)
-    if isinstance(kind, type) and issubclass(kind, errors.JdnaError):
-        own = RequestError if issubclass(kind, RequestError) else errors.JdnaError
-        return own(text)
-    return RuntimeError(last)

@@ -40,6 +40,26 @@ class Handed:
     cached: bool
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A cell that failed for a reason of its own; `final`: it would again."""
+
+    error: str
+    final: bool
+
+
+Result = list[Handed] | Failed
+
+
+def attempt(where: Where, chain: Sequence[Cell], with_models: bool) -> Result:
+    """`perform`, with the cell's own failures as words: schedulers have their own for errors."""
+    try:
+        return perform(where, chain, with_models)
+    except JdnaError as error:
+        text = redact(" ".join(str(error).split()))
+        return Failed(text, isinstance(error, RequestError | NotFiniteError))
+
+
 def perform(where: Where, chain: Sequence[Cell], with_models: bool) -> list[Handed]:
     """Run the last cell of `chain` on this machine, and those before it that it needs.
 
@@ -118,7 +138,7 @@ class Submitter(Protocol):
     def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:
         """Hand a cell over."""
 
-    def ended(self) -> list[tuple[Cell, list[Handed] | Exception]]:
+    def ended(self) -> list[tuple[Cell, Result | Exception]]:
         """Cells that have ended since the last call; waits a little if there are none."""
 
     def cancel(self) -> None:
@@ -143,15 +163,14 @@ def run(state: State, where: Where, watcher: Watcher, submitter: Submitter, ledg
 
 
 def _recorded(
-    state: State, ledger: Ledger, cell: Cell, result: list[Handed] | Exception, *, served: bool
+    state: State, ledger: Ledger, cell: Cell, result: Result | Exception, *, served: bool
 ) -> dict[str, Any]:
+    if isinstance(result, Failed):
+        again = state.fails(cell.key, result.error, final=result.final)
+        return {"event": "failed", "error": result.error, "again": again}
     if isinstance(result, Exception):
         text = redact(" ".join(str(result).split()))[:500]
-        if isinstance(result, JdnaError):
-            final = isinstance(result, RequestError | NotFiniteError)
-            again = state.fails(cell.key, text, final=final)
-        else:
-            again = state.died(cell.key, text, DEATHS)
+        again = state.died(cell.key, text, DEATHS)
         return {"event": "failed", "error": text, "again": again}
     number = adopt(ledger, result, served=served)[cell.key]
     row = ledger.get(number)

@@ -6,8 +6,9 @@ magnitude needs no copy of the weight. A criterion that chooses while it changes
 stay has the second form, `prune_layer(weight, statistics, target)`.
 
 A module says of itself, where it differs: `SCOPE`, where its scores compete by default (`global`),
-and `NEEDS`, what it must know besides the weight (`nothing`); one of jdna's own also whether it is
-`ELEMENTWISE`, so that parts of tensors tell where the cutoff may lie:
+and `NEEDS`, what it must know besides the weight (`nothing`). One of jdna's own may also say of
+`PARTS` of a tensor that their scores are the `same` as in the whole, or at least `alike`: large
+models are then read in parts.
 
 | NEEDS | statistics |
 |---|---|
@@ -76,7 +77,7 @@ class Criterion:
     scope: str
     score: Callable[[Tensor, Statistics], Tensor] | None
     prune_layer: Callable[[Tensor, Statistics, Target], Pruned] | None
-    elementwise: bool = False  # whether a part of a tensor has the scores that it has in the whole
+    parts: str = ""  # what scores parts of a tensor have: those of the whole ("same"), or "alike"
     identity: str | None = None  # of a user's own file: what it is by content
 
     @property
@@ -133,5 +134,5 @@ def _described(module: Any, name: str, function: str, identity: str | None) -> C
     if scope not in SCOPES:
         raise RequestError(f"criterion {name!r}: SCOPE is {scope!r}, use {', '.join(SCOPES)}")
     score, whole = getattr(module, function, None), getattr(module, "prune_layer", None)
-    part = identity is None and getattr(module, "ELEMENTWISE", False)
-    return Criterion(name, needs, scope, score, None if identity else whole, part, identity)
+    parts = "" if identity else getattr(module, "PARTS", "")
+    return Criterion(name, needs, scope, score, None if identity else whole, parts, identity)

@@ -13,7 +13,7 @@ from jdna_cli.sparsity.criteria import Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-ELEMENTWISE = True
+PARTS = "same"
 
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:

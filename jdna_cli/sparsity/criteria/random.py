@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEEDS = "seed"
-ELEMENTWISE = True
+PARTS = "alike"
 
 
 def score(weight: Tensor, statistics: Statistics) -> Tensor:
