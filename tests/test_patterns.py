@@ -1,5 +1,7 @@
 """Masks keep exactly what the pattern says, wherever scores compete."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -157,3 +159,22 @@ def test_every_criterion_scores_every_weight_without_touching_it(name):
         assert torch.isfinite(score).all()
         assert torch.equal(score, criterion.score(weight, statistics))
     assert torch.equal(weight, before)
+
+
+def test_random_scores_are_uniform_in_order_and_those_of_a_piece_are_those_of_the_whole():
+    criterion = criteria.load("random")
+    weight = torch.zeros(3, 700_000)
+    known = criteria.Statistics("w", seed=3)
+    score = criterion.score(weight, known)
+    assert float((score >= 0).float().mean()) == 1
+    piece = criterion.score(weight.view(-1)[1 << 20 :], replace(known, offset=1 << 20))
+    assert torch.equal(score.view(-1)[1 << 20 :], piece)
+    mask = dict(patterns.unstructured(source(score), 0.5, "global"))["w0"].unpacked()
+    # Of 2.1 million fair coins each thousand has 500 heads, give or take six deviations.
+    heads = mask.view(-1, 1000).sum(1)
+    assert abs(heads.double().mean() - 500) < 1e-9
+    assert float((heads.double() - 500).abs().max()) < 6 * 16
+    assert float(heads.double().std()) == pytest.approx(15.8, rel=0.1)
+    other = criterion.score(weight, replace(known, seed=4))
+    same = dict(patterns.unstructured(source(other), 0.5, "global"))["w0"].unpacked()
+    assert float((mask == same).double().mean()) == pytest.approx(0.5, abs=0.003)

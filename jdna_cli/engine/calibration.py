@@ -256,5 +256,12 @@ class Activations:
     def told(self, seen: str, name: str, input_dim: int, seed: int, examples: int) -> Statistics:
         """What a criterion is told of the matrix that was seen as `seen`, under its own name."""
         found, tokens = self._sums.pop(seen), self._tokens[seen]
-        known = {"gram": found} if self._products else {"input_norm": found.sqrt().float()}
-        return Statistics(name, input_dim, seed, tokens, examples, **known)
+        return Statistics(
+            name,
+            input_dim,
+            seed,
+            tokens=tokens,
+            examples=examples,
+            input_norm=None if self._products else found.sqrt().float(),
+            gram=found if self._products else None,
+        )

@@ -25,7 +25,7 @@ from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import ModelSource, PruneSpec, parse_pattern
 
 LARGE = 1 << 24  # weights; of a larger model parts alone are read to know about where the cutoff is
-STRETCH, STRETCHES = 64, 1 << 12
+STRETCH, STRETCHES = 64, 1 << 14
 PIECE = 1 << 20  # weights; a multiple of 8, so that bits of masks can be joined
 
 
@@ -216,8 +216,9 @@ def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
 
     def scored(name: str, piece: streams.Entry) -> patterns.Scored:
         weight = streams.read(piece)
-        score = score_of(found.criterion, weight, Statistics(name))
-        return patterns.Scored(name, score, 0, weight)
+        offset = (piece.start - found.stored[name].start) // piece.bytes_each
+        known = Statistics(name, seed=spec.pruning_seed, offset=offset)
+        return patterns.Scored(name, score_of(found.criterion, weight, known), 0, weight)
 
     def source() -> Iterator[patterns.Item]:
         return (functools.partial(scored, *one) for one in own)

@@ -7,8 +7,7 @@ stay has the second form, `prune_layer(weight, statistics, target)`.
 
 A module says of itself, where it differs: `SCOPE`, where its scores compete by default (`global`),
 and `NEEDS`, what it must know besides the weight (`nothing`). One of jdna's own may also say of
-`PARTS` of a tensor that their scores are the `same` as in the whole, or at least `alike`: large
-models are then read in parts.
+`PARTS` of a tensor that their scores are the `same` as in the whole: models are then read in parts.
 
 | NEEDS | statistics |
 |---|---|
@@ -53,6 +52,7 @@ class Statistics:
     name: str
     input_dim: int = 1  # of the weight: 1 for (out, in), 0 for (in, out)
     seed: int = 0
+    offset: int = 0  # of a piece in its tensor, flat; pieces begin at multiples of 2²⁰
     tokens: int = 0
     examples: int = 0
     input_norm: Tensor | None = None  # (in,): l2 norm of each input over all calibration tokens
@@ -60,11 +60,11 @@ class Statistics:
     gradient: Tensor | None = None  # the weight's shape: mean over examples
     squared_gradient: Tensor | None = None  # the weight's shape: mean of squares over examples
 
-    def draw(self) -> Generator:
-        """A generator of this tensor's own, the same each time."""
+    def draw(self, number: int = 0) -> Generator:
+        """A generator of this tensor's own, the same each time; more of them by `number`."""
         import numpy as np
 
-        own = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
+        own = hashlib.sha256(f"{self.seed}:{self.name}:{number}".encode()).digest()
         return np.random.Generator(np.random.SFC64(int.from_bytes(own[:16], "big")))
 
 
@@ -77,7 +77,7 @@ class Criterion:
     scope: str
     score: Callable[[Tensor, Statistics], Tensor] | None
     prune_layer: Callable[[Tensor, Statistics, Target], Pruned] | None
-    parts: str = ""  # what scores parts of a tensor have: those of the whole ("same"), or "alike"
+    parts: str = ""  # "same" where a part of a tensor has the scores that it has in the whole
     identity: str | None = None  # of a user's own file: what it is by content
 
     @property
