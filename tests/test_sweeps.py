@@ -1,6 +1,5 @@
 """A sweep does every cell once, whatever dies on the way, and says what failed."""
 
-import json
 import os
 import random
 import signal
@@ -180,8 +179,7 @@ def test_one_failing_cell_is_told_and_the_rest_goes_on(jdna, tmp_path, bert):
     runs = jdna("runs", "list", "--json").json["runs"]
     assert sorted(run["status"] for run in runs) == ["failed", "failed"] + ["finished"] * 3
     told = jdna("sweep", file, "--workers", 1, "--json", code=1)
-    report = json.loads(told.out.splitlines()[0])
-    assert len(report["failed"]) == 2
+    assert len(told.json["failed"]) == 2
     assert len(jdna("runs", "list", "--json").json["runs"]) == 5, "no new rows for new tries"
 
 

@@ -19,7 +19,7 @@ _EVAL, _LINE = EvalSpec.model_fields, InterpolateSpec.model_fields
 
 
 @contextlib.contextmanager
-def _desk(
+def open_desk(
     home: Path,
     db: str | None,
     data_dir: Path | None = None,
@@ -28,6 +28,7 @@ def _desk(
     allow_pickle: bool = False,
     several: bool = False,
 ) -> Iterator[Desk]:
+    """The desk of a command's options; its ledger is closed at the end."""
     from jdna_cli.cli.console import Terminal
     from jdna_cli.errors import RequestError
     from jdna_cli.jobs.running import Desk
@@ -96,7 +97,7 @@ def prune(
         "pruning_seed": pruning_seed,
         "packed": packed,
     }
-    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
+    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         if dry_run:
             showing.show_plan(pruning.plan(desk, values), as_json)
         else:
@@ -211,7 +212,7 @@ def finetune(
     }
 
     def run() -> None:
-        with _desk(home, db, data_dir, force, resume, allow_pickle, several=True) as desk:
+        with open_desk(home, db, data_dir, force, resume, allow_pickle, several=True) as desk:
             showing.show(finetuning.finetune(desk, values), as_json)
 
     _together(run)
@@ -307,7 +308,7 @@ def evaluate(
             raise RequestError(f"--{given[0].replace('_', '-')}: the harness has no such setting")
     elif limit is not None:
         raise RequestError("--limit: goes with --harness alone")
-    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
+    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         if harness is not None:
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
             done = measuring.harness(desk, {**values, "harness": names, "limit": limit})
@@ -360,7 +361,7 @@ def interpolate(
         "seed": seed,
         **_knobs(options, book, context_words, pairs),
     }
-    with _desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
+    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         done = measuring.interpolate(desk, values)
         if plot is not None:
             barrier = showing.metrics_of(done.outcome)["barrier"]
@@ -377,5 +378,5 @@ def demo(
     from jdna_cli.cli import demonstration
     from jdna_cli.cli.inspection import url_of
 
-    with _desk(home, db) as desk:
+    with open_desk(home, db) as desk:
         demonstration.run(desk, url_of(home, db), as_json)

@@ -14,7 +14,8 @@ import typer
 
 from jdna_cli import registry
 from jdna_cli.cli import options as o
-from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.cli.console import say
+from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from jdna_cli.sweeps.cells import Cell
@@ -103,7 +104,7 @@ def sweep(
 
     It may be stopped or killed at any time: the same command goes on where it was.
     """
-    from jdna_cli.cli.commands import _desk
+    from jdna_cli.cli.commands import open_desk
     from jdna_cli.sweeps import cells, planning
     from jdna_cli.sweeps import experiment as experiments
 
@@ -116,7 +117,7 @@ def sweep(
     if model is not None:
         asked = asked.model_copy(update={"fixed": {**asked.fixed, "model": model}})
         asked.axes.pop("model", None)
-    with _desk(home, db, data_dir, allow_pickle=allow_pickle) as desk:
+    with open_desk(home, db, data_dir, allow_pickle=allow_pickle) as desk:
         asked = _with_own_models(asked, desk.ledger.home)
         from jdna_cli.sweeps import local, schedule, work
 
@@ -152,11 +153,11 @@ def sweep(
                     # What schedulers print is no result of ours.
                     with contextlib.redirect_stdout(sys.stderr):
                         remote.run(state, where, board, submitter, desk.ledger)
-        _finish(experiment, asked.report, plan, state, time.monotonic() - began, o_url(home, db),
+        _finish(experiment, asked.report, plan, state, time.monotonic() - began, _url(home, db),
                 plot, as_json)  # fmt: skip
 
 
-def o_url(home: Path, db: str | None) -> str:
+def _url(home: Path, db: str | None) -> str:
     """The database of these options."""
     from jdna_cli.cli.inspection import url_of
 
@@ -361,4 +362,5 @@ def _finish(
             print("\nfailed:")
             tables.plain(("cell", "why"), [[f["cell"], f["error"]] for f in failures])
     if failures:
-        raise JdnaError(f"{len(failures)} cells failed; the same command tries them again")
+        say(f"jdna: {len(failures)} cells failed; the same command tries them again")
+        raise typer.Exit(1)
