@@ -477,7 +477,8 @@ def test_files_that_the_user_placed_stay(jdna, bert, tmp_path):
 
 def test_a_launcher_of_several_processes_is_refused(jdna, bert, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    one_line(jdna("finetune", bert, *QUICK, code=2))
+    one_line(jdna("prune", bert, "--sparsity", 0.5, code=2))
+    one_line(jdna("eval", bert, "--task", "living", code=2))
     assert not jdna.home.exists()
 
 
