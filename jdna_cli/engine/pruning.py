@@ -230,7 +230,7 @@ def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
 
     assert spec.sparsity is not None
     done = patterns.each_unstructured(
-        source, spec.sparsity, spec.scope, finish, total, _sample(found, total), further=4
+        source, spec.sparsity, spec.scope, finish, total, _sample(found, total)
     )
     parts: list[masks.Mask] = []
     for (name, piece), (weight, mask) in zip(own, done, strict=True):

@@ -13,18 +13,17 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ahead(function: Callable[[A], B], items: Iterable[A], further: int = 0) -> Iterator[B]:
+def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """`function` of each item, in order, computed in as many threads as torch has.
 
-    At most as many results as there are threads are under way, or wait to be taken, and `further`
-    ones: where taking a result is work too, threads need not wait for it.
+    At most as many results as there are threads are under way, or wait to be taken.
     """
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         pending: collections.deque[Future[B]] = collections.deque()
         try:
             for item in items:
-                if len(pending) == threads + further:
+                if len(pending) == threads:
                     yield pending.popleft().result()
                 pending.append(pool.submit(function, item))
             while pending:

@@ -64,11 +64,10 @@ def each_unstructured(
     finish: Finish[T],
     total: int | None = None,
     sample: selection.Source | None = None,
-    further: int = 0,
 ) -> Iterator[T]:
     """`finish(scored, mask)` of each tensor, in the thread that found its mask.
 
-    Args are those of `unstructured`, `sample` is as in `selection.cutoff`, `further` in `ahead`.
+    Args are those of `unstructured`, with `sample` as in `selection.cutoff`.
     """
     if scope != "global":
         choose = _by_row if scope == "row" else _by_layer
@@ -88,7 +87,7 @@ def each_unstructured(
         bits, kept, _ = selection.kept(scored.score, selection.Cutoff(cut.key, own[1]))
         return finish(scored, Mask(bits, tuple(scored.score.shape), kept))
 
-    yield from ahead(together, zip(source(), cut.shares, strict=True), further)
+    yield from ahead(together, zip(source(), cut.shares, strict=True))
 
 
 def n_of_m(source: Source, n: int, m: int) -> Iterator[tuple[str, Mask]]:
