@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks import server
 from jdna_cli.cli.app import app
+from jdna_cli.jobs import running
 from jdna_cli.tasks.families import generated
 from tests import toys
 
@@ -195,6 +197,22 @@ def postgres():
         pytest.skip("PostgreSQL is not installed")
     with server.started() as database:
         yield database
+
+
+@contextlib.contextmanager
+def impatience(monkeypatch):
+    """Somebody presses Ctrl-C during the seventh step."""
+
+    class Impatient(running.Stopper):
+        def asked(self):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().asked()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "Stopper", Impatient)
+        yield
 
 
 QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)

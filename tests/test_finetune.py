@@ -23,7 +23,7 @@ from jdna_cli.sparsity.regimes import REGIMES, Constraint
 from jdna_cli.specs import FinetuneSpec, ModelSource
 from jdna_cli.tasks import records
 from tests import toys
-from tests.conftest import QUICK
+from tests.conftest import QUICK, impatience
 
 LIVING = tasks.get("living")
 
@@ -209,19 +209,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     whole = weights(jdna.home / str(number))
     whole_curve = jdna("db", "query", f"SELECT * FROM metric WHERE run = {number}", "--json").json
 
-    from jdna_cli.jobs import running
-
-    class Impatient(running.Stopper):
-        """Somebody who presses Ctrl-C during the seventh step."""
-
-        def asked(self):
-            self.steps = getattr(self, "steps", 0) + 1
-            if self.steps == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().asked()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(running, "Stopper", Impatient)
+    with impatience(monkeypatch):
         stopped = jdna(*args, "--force", code=130)
     assert "interrupted at step 7 of 24" in stopped.err
     shown = jdna("runs", "show", number + 1, "--json").json

@@ -18,7 +18,7 @@ from jdna_cli.sparsity.quantization import Grid
 from jdna_cli.sparsity.regimes import OnGrid
 from jdna_cli.specs import FinetuneSpec
 from tests import toys
-from tests.conftest import QUICK
+from tests.conftest import QUICK, impatience
 
 SMALL = (*QUICK, "--batch-size", 8, "--checkpoint-every", 0)
 
@@ -310,23 +310,11 @@ def test_dynamics_say_what_became_of_the_weights(jdna, bert):
     ],
 )  # fmt: skip
 def test_an_interrupted_training_goes_on_to_the_same_bits(jdna, bert, monkeypatch, way):
-    import signal
-
-    from jdna_cli.jobs import running
-
     jdna("finetune", bert, *SMALL, "--seed", 9)
     args = ("finetune", bert, *way, *SMALL, "--lr", 0.01)
     whole = jdna(*args, "--json").json["run"]["id"]
 
-    class Impatient(running.Stopper):
-        def asked(self):
-            self.steps = getattr(self, "steps", 0) + 1
-            if self.steps == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().asked()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(running, "Stopper", Impatient)
+    with impatience(monkeypatch):
         jdna(*args, "--force", code=130)
     resumed = jdna(*args, "--resume", "--force", "--json").json["run"]["id"]
     a, b = weights(jdna.home / str(whole)), weights(jdna.home / str(resumed))

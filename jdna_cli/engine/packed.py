@@ -116,11 +116,6 @@ class Folder:
         )
 
 
-def is_packed(folder: Path) -> bool:
-    """Whether a folder holds a packed model."""
-    return any(folder.glob(f"{PREFIX}*.safetensors"))
-
-
 def unpacked(folder: Path, identity: str, below: Path) -> Path:
     """A folder with the same model unpacked, bit for bit.
 

@@ -10,6 +10,7 @@ from typing import Any
 from jdna_cli.errors import RequestError
 from jdna_cli.jobs.running import Desk
 from jdna_cli.specs import ModelSource
+from jdna_cli.store.ledger import is_packed
 from jdna_cli.store.tables import Run
 
 
@@ -94,7 +95,7 @@ def written_by(desk: Desk, number: int) -> Located:
 
 def _unpacked(desk: Desk, folder: Path, identity: str) -> Path:
     """Where a model that may be packed can be read."""
-    if not any(folder.glob("packed-*.safetensors")):
+    if not is_packed(folder):
         return folder
     from jdna_cli.engine import packed
 

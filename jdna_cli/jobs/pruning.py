@@ -13,7 +13,7 @@ from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.results import Planned
 from jdna_cli.sparsity import criteria
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
-from jdna_cli.store.ledger import Opening, has_weights
+from jdna_cli.store.ledger import Opening, has_weights, is_packed
 from jdna_cli.store.tables import Run
 
 P = TypeVar("P", PruneSpec, FinetuneSpec)
@@ -66,7 +66,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
         folder = desk.ledger.folder(run)
         if desk.look and not has_weights(folder):
             return True  # what it measured is known, if its model is not there any more
-        return any(folder.glob("packed-*.safetensors")) == spec.packed and has_weights(folder)
+        return is_packed(folder) == spec.packed and has_weights(folder)
 
     if found := answer(desk, fingerprint, out, fits):
         return found

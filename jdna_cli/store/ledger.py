@@ -445,6 +445,11 @@ def has_weights(folder: Path) -> bool:
     return any(file.name not in beside for file in folder.glob("*.safetensors"))
 
 
+def is_packed(folder: Path) -> bool:
+    """Whether a folder holds a model in its compact form."""
+    return any(folder.glob("packed-*.safetensors"))
+
+
 def _lives(run: Run) -> bool:
     """Whether the run's process is still there, as far as can be told from here."""
     if run.host == socket.gethostname() and run.pid is not None:
