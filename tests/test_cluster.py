@@ -2,69 +2,184 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
-from jdna_cli.engine import tiny
+from jdna_cli.engine import checkpoints, tiny
 from jdna_cli.sparsity import masks
 
 
-@pytest.fixture
-def still(tmp_path):
-    """A model without dropout, whose draws would differ between processes."""
-    folder = tiny.make("tiny-encoder-32", tmp_path / "still")
+def without_dropout(name, folder):
+    """A tiny model whose draws would differ between processes, if it drew."""
+    tiny.make(name, folder)
     config = transformers.AutoConfig.from_pretrained(folder)
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate"):
+        if hasattr(config, key):
+            setattr(config, key, 0.0)
     config.save_pretrained(folder)
     return folder
 
 
-def two_processes(home, *args):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m",
-               "jdna_cli", *map(str, args)]  # fmt: skip
-    environment = {**os.environ, "JDNA_HOME": str(home), "ACCELERATE_USE_CPU": "true",
-                   "OMP_NUM_THREADS": "1"}  # fmt: skip
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+@pytest.fixture
+def still(tmp_path):
+    return without_dropout("tiny-encoder-32", tmp_path / "still")
+
+
+def command_of(*args, processes=2):
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
+            "-m", "jdna_cli", *map(str, args)]  # fmt: skip
+
+
+def environment_of(home, *, sharded):
+    return {**os.environ, "JDNA_HOME": str(home), "ACCELERATE_USE_CPU": "true",
+            "ACCELERATE_USE_FSDP": str(sharded).lower(), "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
+def several_processes(home, *args, processes=2, sharded=False):
+    environment = environment_of(home, sharded=sharded)
+    return subprocess.run(
+        command_of(*args, processes=processes),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def agree(one, other, regime):
+    """Whether two runs' weights are equal within float error, and held ones to the bit."""
+    a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=5e-4)
+    found, same = (masks.load(folder / "mask.safetensors") for folder in (one, other))
+    assert found.keys() == same.keys()
+    for name, mask in found.items():
+        gone = ~mask.unpacked()
+        if regime == "iterative":  # each run's own masks: a weight at the threshold may differ
+            gone = ~same[name].unpacked()
+            assert same[name].kept == mask.kept
+        else:
+            assert torch.equal(gone, ~same[name].unpacked())
+        now = b[name].view(torch.int32)[gone]
+        if regime == "dense-frozen":
+            assert torch.equal(now, a[name].view(torch.int32)[gone])
+        else:
+            assert not now.any()
+
+
+# 91 examples in batches of 8: the last batch is one that a process has nothing of.
+RECIPE = ("--task", "living", "--epochs", 2, "--lr", 1e-3, "--max-train-samples", 89,
+          "--batch-size", 8, "--max-length", 32, "--max-grad-norm", 1.0)  # fmt: skip
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(jdna, still):
-    # 91 examples in batches of 8: the last batch is one that a process has nothing of.
-    recipe = ("--task", "living", "--epochs", 2, "--lr", 1e-3, "--max-train-samples", 89,
-              "--batch-size", 8, "--max-length", 32, "--max-grad-norm", 1.0)  # fmt: skip
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_give_the_weights_of_one(jdna, still, sharded):
     for regime, one, two in (("sparse", 2, 3), ("dense-frozen", 4, 5)):
-        args = ("finetune", still, *recipe, "--sparsity", 0.5, "--regime", regime)
+        args = ("finetune", still, *RECIPE, "--sparsity", 0.5, "--regime", regime)
         alone = jdna(*args, "--json").json
-        done = two_processes(jdna.home, *args, "--force", "--json")
+        done = several_processes(jdna.home, *args, "--force", "--json", sharded=sharded)
         assert done.returncode == 0, done.stderr[-2000:]
         together = json.loads(done.stdout)
         assert (alone["run"]["id"], together["run"]["id"]) == (one, two)
         assert together["run"]["fingerprint"] == alone["run"]["fingerprint"]
         assert together["metrics"]["loss"] == pytest.approx(alone["metrics"]["loss"], abs=2e-3)
-        a, b = (load_file(jdna.home / str(i) / "model.safetensors") for i in (one, two))
-        assert a.keys() == b.keys()
-        for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=5e-4)
-        for name, mask in masks.load(jdna.home / str(two) / "mask.safetensors").items():
-            gone = ~mask.unpacked()
-            now = b[name].view(torch.int32)[gone]
-            if regime == "sparse":
-                assert not now.any()
-            else:
-                assert torch.equal(now, a[name].view(torch.int32)[gone])
-    again = two_processes(jdna.home, *args, "--json")
+        agree(jdna.home / str(one), jdna.home / str(two), regime)
+    again = several_processes(jdna.home, *args, "--json", sharded=sharded)
     assert json.loads(again.stdout)["run"]["cached"]
     assert len(jdna("runs", "list", "--json").json["runs"]) == 5
 
 
+PARTS = """
+import torch, transformers
+from jdna_cli.engine import cluster, models
+from jdna_cli.sparsity import masks, shards
+
+cluster.join()
+model = transformers.AutoModelForMaskedLM.from_pretrained({folder!r})
+before = {{name: p.detach().clone() for name, p in model.named_parameters()}}
+cluster.shard(model, torch.device("cpu"))
+held = 0
+for name, parameter in model.named_parameters():
+    own = shards.local(parameter)
+    held += own.numel()
+    assert torch.equal(own, shards.rows_of(before[name], parameter)), name
+    kept = shards.mask_of(masks.pack(before[name] > 0), parameter)
+    assert torch.equal(kept.unpacked(), own > 0), name
+    assert torch.equal(shards.whole(parameter), before[name]), name
+total = sum(p.numel() for p in before.values())
+assert abs(held / total - 1 / 3) < 0.02, (held, total)
+again = models.gathered(model, keep=cluster.is_first())
+assert not cluster.is_first() or all(torch.equal(again[n], before[n]) for n in before)
+sums = torch.tensor(held)
+torch.distributed.all_reduce(sums)
+assert sums == total
+print("divided")
+cluster.part_ways()
+"""
+
+
+def test_each_process_holds_its_rows_of_weights_and_masks(still, tmp_path):
+    script = tmp_path / "parts.py"
+    script.write_text(PARTS.format(folder=str(still)))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", str(script)],
+        env=environment_of(tmp_path, sharded=True) | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("divided") == 3
+
+
+@pytest.mark.slow
+def test_a_divided_model_is_pruned_in_rounds_and_goes_on_with_other_processes(jdna, tmp_path):
+    # T5 ties its embeddings; rows of its weights do not divide by three.
+    model = without_dropout("tiny-translator", tmp_path / "still")
+    args = ("finetune", model, *RECIPE, "--sparsity", 0.5, "--schedule", "iterative",
+            "--schedule-rounds", 4, "--dynamics", "--checkpoint-every", 4)  # fmt: skip
+    jdna(*args)
+    home = tmp_path / "divided"
+    process = subprocess.Popen(
+        command_of(*args, processes=3),
+        env=environment_of(home, sharded=True),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoints.steps(home / ".work-1") and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() != 0
+    assert "interrupted at step" in process.stderr.read()
+    done = several_processes(home, *args, "--resume", "--json", sharded=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["run"]["id"] == 1
+    agree(jdna.home / "1", home / "1", "iterative")
+    shown = [jdna("report", "dynamics", "--json", "--home", h).json for h in (jdna.home, home)]
+    assert shown[0].keys() == shown[1].keys()
+
+
+def test_what_is_not_done_on_a_divided_model_is_refused(jdna, still):
+    args = ("finetune", still, *RECIPE, "--quantize", 8)
+    done = several_processes(jdna.home, *args, sharded=True)
+    assert done.returncode != 0
+    assert "--regime: quantized rounds whole tensors, and FSDP divides them" in done.stderr
+
+
 def test_a_wrong_request_lets_all_processes_go(jdna, still):
-    done = two_processes(jdna.home, "finetune", still, "--task", "nothing")
+    done = several_processes(jdna.home, "finetune", still, "--task", "nothing")
     assert done.returncode != 0
     assert "jdna: unknown task 'nothing'" in done.stderr
-    done = two_processes(jdna.home, "prune", still, "--sparsity", 0.5)
+    done = several_processes(jdna.home, "prune", still, "--sparsity", 0.5)
     assert "only finetune uses several processes" in done.stderr

@@ -1,8 +1,8 @@
-"""One run over several processes: the first decides, measures and records, the others follow.
+"""One run over several processes: the first decides and records, the others follow.
 
-Started by `accelerate launch` or `torchrun`. Batches are divided among the processes; each holds
-the whole model. Masks, held values and rounds are the same everywhere, because they come from the
-same weights.
+Started by `accelerate launch` or `torchrun`. Batches are divided among the processes. Each holds
+the whole model, and the first measures it; or (`accelerate launch --use_fsdp`) each holds some rows
+of every weight, of its gradient, moments and mask, and all measure together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, reduce
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
 
@@ -36,6 +38,12 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this process decides and records."""
     return rank() == 0
+
+
+def is_sharded() -> bool:
+    """Whether each process holds a part of the model only."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
+    return asked and size() > 1
 
 
 def join() -> None:
@@ -70,6 +78,35 @@ def leading() -> Iterator[None]:
     finally:
         if size() > 1 and not _sent:
             send(None)
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """Processes of one machine one after the other, where each reads what it keeps a part of."""
+    if not is_sharded():
+        yield
+        return
+    turn, turns = (int(os.environ.get(f"LOCAL_{name}", "1")) for name in ("RANK", "WORLD_SIZE"))
+    for _ in range(turn):
+        torch.distributed.barrier()
+    yield
+    for _ in range(turns - turn):
+        torch.distributed.barrier()
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Keep this process's rows of every weight, on the device; whole weights are gathered in use.
+
+    Each layer is gathered by itself: an element of an outermost list of modules.
+    """
+    mesh = init_device_mesh(device.type, (size(),))
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(x) for x in inside):
+            inside.append(f"{name}.")
+            for layer in module:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def share(batch: list[int]) -> list[int]:

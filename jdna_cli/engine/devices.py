@@ -11,7 +11,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import nn
 
 from jdna_cli.engine import cluster
@@ -57,14 +57,20 @@ def accelerator(precision: str) -> Accelerator:
     cluster.join()
     # A model may have weights that a task's loss does not reach.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+    # A model is divided by `cluster.shard`, after its masks have been laid on whole weights.
+    with patch_environment(accelerate_use_fsdp="false"):
+        return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def name(device: torch.device) -> str:
     """The device in words, as recorded with a run."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
+        one = torch.cuda.get_device_name(device)
+    else:
+        one = f"{device.type} ({torch.get_num_threads()} threads)"
+    if cluster.size() == 1:
+        return one
+    return f"{cluster.size()} × {one}{', FSDP' if cluster.is_sharded() else ''}"
 
 
 def weights_of(model: nn.Module) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jdna_cli.engine import models, prunable
 from jdna_cli.results import Movement
-from jdna_cli.sparsity import patterns, selection, streams
+from jdna_cli.sparsity import patterns, selection, shards, streams
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.specs import ModelSource
 
@@ -29,7 +29,9 @@ class Observer:
 
     def observe(self, weights: Mapping[str, Tensor], step: int) -> list[Movement]:
         """All tensors as they are after `step`."""
-        return [self._one(name, weights[name].detach().cpu().float(), step) for name in self.small]
+        return [
+            self._one(name, shards.whole(weights[name]).cpu().float(), step) for name in self.small
+        ]
 
     def _one(self, name: str, now: Tensor, step: int) -> Movement:
         before = streams.read(self.pretrained[name]).float()

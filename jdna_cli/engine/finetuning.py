@@ -73,8 +73,9 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     accelerator = devices.accelerator(spec.mixed_precision)
     teacher = _teacher(spec, task, given.teacher, records_, place, accelerator)
     set_seed(spec.seed)
-    model = scorer.load(source, new_head=True, seed=spec.seed)
-    start = _start(spec, model, source, accelerator.device)
+    with cluster.in_turn():
+        model = scorer.load(source, new_head=True, seed=spec.seed)
+        start = _start(spec, model, source, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
     if cluster.size() > 1:
         torch.manual_seed(spec.seed + cluster.rank())  # of dropout
@@ -90,7 +91,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
 
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
         measured: list[Measurement] = []
-        if not cluster.is_first():
+        if not (cluster.is_first() or cluster.is_sharded()):
             return measured
         for split, part in held_out.items():
             measuring = Measuring(spec.eval_batch_size, accelerator, step=step)
@@ -101,11 +102,13 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         return measured
 
     journal = training.run(place.surroundings, epoch_end)
+    trained_model = accelerator.unwrap_model(training.model)
+    weights = models.gathered(trained_model, keep=cluster.is_first())
     if not cluster.is_first():
         return Outcome()
-    found = start.constraint.held if spec.schedule == "iterative" else start.masks
+    found = training.kept if spec.schedule == "iterative" else start.masks
     with whole(place.folder) as target:
-        models.save(accelerator.unwrap_model(training.model), scorer.tokens.tokenizer, target)
+        models.save(trained_model, scorer.tokens.tokenizer, target, weights)
         if found:
             masks.save(found, target / "mask.safetensors")
         if start.grids:
@@ -113,7 +116,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         for split, part in held_out.items():
             write_predictions(target, split, part.records, latest[split])
         trained = len(encoded) * spec.epochs / journal.seconds if journal.seconds else None
-        layers = tuple(_counted(name, start.parameters[name], m) for name, m in found.items())
+        layers = tuple(_counted(name, weights[name], m) for name, m in found.items())
         outcome = Outcome(
             measurements=(*journal.measured, *_results(journal.measured, task, trained)),
             layers=layers,
@@ -183,7 +186,11 @@ def _start(
     found = _masks_for(model, source) if one_shot else {}
     parameters = models.parameters_by_name(model)
     start_({name: parameters[name] for name in found}, found, regime, spec.seed)
-    model.to(device)
+    if cluster.is_sharded():
+        cluster.shard(model, device)
+        parameters = models.parameters_by_name(model)
+    else:
+        model.to(device)
     if regime.holds != "grid":
         return _Start(parameters, Constraint(parameters, found, regime), found, {})
     stored = quantization.load(source.folder / "grid.safetensors")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from jdna_cli.engine.files import require_space, sha256, whole
 from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.sparsity import shards
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -235,9 +236,27 @@ def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
+def gathered(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    """The model's state by name, whole, on the CPU; where it is divided, gathered tensor by tensor.
+
+    Args:
+        model: all processes that hold a part of it must ask together.
+        keep: whether this process wants it; else what comes back is empty.
+    """
+    found: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}  # tied weights stay one tensor
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            full = shards.whole(tensor)
+            seen[id(tensor)] = full.cpu() if keep else full.flatten()[:0]
+        if keep:
+            found[name] = seen[id(tensor)]
+    return found
+
+
+def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Tensor]) -> None:
     """Write what `from_pretrained` reads: weights as safetensors, configuration, tokenizer."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.engine import devices, languages, loading, models, pruning, scorers
+from jdna_cli.engine import cluster, devices, languages, loading, models, pruning, scorers
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.engine.scorers.writer import Asking, Writer
 from jdna_cli.engine.tokens import Tokens
@@ -83,11 +83,22 @@ def check_finetune(
     Raises:
         RequestError: the model, its tokenizer, the task's data, or the precision will not do.
     """
+    if cluster.is_sharded():
+        _check_sharded(spec)
     check_measuring(spec, task, source)
     for split in ("train", *task.evaluation_splits):
         examples(task, split, conditions.of(task, spec), data_dir)
     if spec.prunes:
         pruning.check_prune(spec.prune_spec(), source, data_dir)
+
+
+def _check_sharded(spec: FinetuneSpec) -> None:
+    if spec.regime == "quantized":
+        raise RequestError(
+            "--regime: quantized rounds whole tensors, and FSDP divides them: leave --use_fsdp out"
+        )
+    if spec.mixed_precision == "fp16":
+        raise RequestError("--mixed-precision: fp16 was not tried with FSDP, use bf16 or no")
 
 
 def check_teacher(

@@ -6,14 +6,14 @@ eq. 1: much at first, little at the end, when each weight counts. What has gone 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jdna_cli.engine.changes import score_of
-from jdna_cli.sparsity import criteria, patterns
+from jdna_cli.sparsity import criteria, patterns, shards
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.specs import FinetuneSpec, parse_pattern
@@ -38,10 +38,9 @@ class Rounds:
         """Masks by the criterion on the weights as they are now; nested in those of `before`."""
         spec, criterion = self.spec, criteria.load(self.spec.criterion)
 
-        def scored() -> list[patterns.Scored]:
-            found = []
+        def scored() -> Iterator[patterns.Scored]:
             for name, input_dim in self.dims.items():
-                weight = weights[name].detach().cpu()
+                weight = shards.whole(weights[name]).cpu()
                 known = Statistics(name, input_dim, spec.pruning_seed)
                 score = score_of(criterion, weight, known).abs()
                 if name in before:
@@ -49,8 +48,7 @@ class Rounds:
                     kept = before[name].unpacked()
                     lowest = torch.finfo(score.dtype).tiny
                     score = torch.where(kept, score.clamp(min=lowest), torch.zeros_like(score))
-                found.append(patterns.Scored(name, score, input_dim))
-            return found
+                yield patterns.Scored(name, score, input_dim)
 
         if spec.pattern:
             n, m = parse_pattern(spec.pattern)

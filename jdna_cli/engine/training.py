@@ -23,7 +23,8 @@ from jdna_cli.engine.schedule import Rounds
 from jdna_cli.engine.scorers.scorer import Encoded, Scorer
 from jdna_cli.errors import InterruptedRunError, JdnaError, NotFiniteError
 from jdna_cli.results import Measurement, Movement
-from jdna_cli.sparsity import masks
+from jdna_cli.sparsity import masks, shards
+from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.regimes import Constraint
 from jdna_cli.specs import FinetuneSpec
 
@@ -109,12 +110,15 @@ class Training:
             self._parameters.values(), lr=spec.lr, weight_decay=0.0, fused=True
         )
         constraint.attach(self._optimizer, spec.weight_decay)
-        self.model, self._stepper = accelerator.prepare(model, self._optimizer)
+        # A divided model gathers and reduces by itself: it is not wrapped for that.
+        self.model = accelerator.prepare_model(model, evaluation_mode=cluster.is_sharded())
+        self._stepper = accelerator.prepare_optimizer(self._optimizer)
         batches = math.ceil(len(encoded) / spec.batch_size)
         self._steps_per_epoch = math.ceil(batches / spec.gradient_accumulation)
         self.total = self._steps_per_epoch * spec.epochs
         self._first = 0
         self.parts = 1  # in which each batch is computed
+        self.kept: dict[str, Mask] = {}  # what the rounds so far have left
         self._order: tuple[int, list[list[int]]] = (-1, [])
         self._recent: list[Tensor] = []
         self._journal = Journal()
@@ -124,17 +128,20 @@ class Training:
         tensors = checkpoint.tensors
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(tensors[f"model.{name}"])
+                _put(parameter, tensors[f"model.{name}"])
                 # A parameter that the task's loss does not reach has no state.
                 if f"optimizer.{name}.step" in tensors:
-                    self._optimizer.state[parameter] = {
-                        key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+                    step = tensors[f"optimizer.{name}.step"].to(parameter.device)
+                    self._optimizer.state[parameter] = {"step": step}
+                    for key in ("exp_avg", "exp_avg_sq"):
+                        moment = torch.empty_like(parameter)
+                        _put(moment, tensors[f"optimizer.{name}.{key}"])
+                        self._optimizer.state[parameter][key] = moment
         if rounds := {n: t for n, t in tensors.items() if n.startswith("mask.")}:
             found = {n.removeprefix("mask."): t for n, t in rounds.items()}
-            own = {n: masks.unpack(t, tuple(self._parameters[n].shape)) for n, t in found.items()}
-            self._constraint.prune(own, self._optimizer)
+            shapes = {n: tuple(self._parameters[n].shape) for n in found}
+            self.kept = {n: masks.unpack(t, shapes[n]) for n, t in found.items()}
+            self._constraint.prune(self.kept, self._optimizer)
         held = {n.removeprefix("held."): t for n, t in tensors.items() if n.startswith("held.")}
         self._constraint.restore(held)
         checkpoints.restore_random_state(tensors, self._accelerator.device)
@@ -242,11 +249,11 @@ class Training:
         rounds = self._extras.rounds
         share = rounds.due(done, self.total) if rounds else None
         if rounds is not None and share is not None:
-            found = rounds.masks(self._parameters, self._constraint.held, share)
-            self._constraint.prune(found, self._optimizer)
+            self.kept = rounds.masks(self._parameters, self.kept, share)
+            self._constraint.prune(self.kept, self._optimizer)
 
     def _observe(self, done: int) -> None:
-        if self._extras.observe is not None and cluster.is_first():
+        if self._extras.observe is not None and (cluster.is_first() or cluster.is_sharded()):
             self._journal.movements += self._extras.observe(done)
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -272,20 +279,29 @@ class Training:
         self._constraint.verify(done)
         self._journal.window = self._losses(done) if self._recent else []
         tensors = cluster.gathered(checkpoints.random_state(self._accelerator.device))
+        own: dict[str, Tensor] = {f"model.{n}": p for n, p in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state[parameter].items():
+                own[f"optimizer.{name}.{key}"] = value
+        if cluster.is_sharded():
+            for name, tensor in own.items():
+                full = shards.whole(tensor)
+                own[name] = full.cpu() if cluster.is_first() else full.flatten()[:0]
         if not cluster.is_first():
             return
-        for name, parameter in self._parameters.items():
-            tensors[f"model.{name}"] = parameter.detach()
-            for key, value in self._optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = value
+        tensors |= {name: tensor.detach() for name, tensor in own.items()}
         tensors |= {f"held.{name}": tensor for name, tensor in self._constraint.state().items()}
         if self._extras.rounds is not None:
-            held = self._constraint.held
-            tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in held.items()}
+            tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in self.kept.items()}
         state: dict[str, Any] = {"journal": self._journal.as_json(), "parts": self.parts}
         if self._accelerator.scaler is not None:
             state["scaler"] = self._accelerator.scaler.state_dict()
         checkpoints.save(work, Checkpoint(done, tensors, state))
+
+
+def _put(there: Tensor, full: Tensor) -> None:
+    """Set a tensor, or this process's rows of it, to the whole one's values."""
+    shards.local(there.detach()).copy_(shards.rows_of(full, there))
 
 
 def _parts(batch: list[int], count: int) -> list[list[int]]:

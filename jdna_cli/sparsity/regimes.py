@@ -24,6 +24,8 @@ zero and its update is exactly zero; weight decay is applied to the free weights
 to be put back afterwards, held weights do not count in the gradient norm, and the cost is one pass
 over the gradients. A weight on a grid is used as rounded, and its gradient moves a full-precision
 copy that is rounded again (straight-through, Bengio et al. 2013, arXiv 1308.3432).
+
+Where a model is divided among processes, each holds its own rows of every weight and mask.
 """
 
 from __future__ import annotations
@@ -114,16 +116,18 @@ class Constraint:
             regime: says whether the small or the large ones are held.
         """
         self._weights = weights
-        self._free: dict[str, Mask] = {}
+        free: dict[str, Mask] = {}
         if regime.holds in ("small", "large"):
             flip = regime.holds == "large"
-            self._free = {n: m.inverted() if flip else m for n, m in masks.items()}
-        self._hold()
+            free = {n: m.inverted() if flip else m for n, m in masks.items()}
+        self._hold(free)
 
-    def _hold(self) -> None:
+    def _hold(self, free: Mapping[str, Mask]) -> None:
         from jdna_cli.sparsity.masks import eraser
+        from jdna_cli.sparsity.shards import local, mask_of
 
-        self._erasers = {n: eraser(self._weights[n], m) for n, m in self._free.items()}
+        self._free = {n: mask_of(m, self._weights[n]) for n, m in free.items()}
+        self._erasers = {n: eraser(local(self._weights[n]), m) for n, m in self._free.items()}
         self._digests = {n: self._digest(n) for n in self._free}
 
     def prune(self, masks: Mapping[str, Mask], optimizer: Optimizer) -> None:
@@ -132,21 +136,16 @@ class Constraint:
         What the optimiser remembers of those weights is forgotten.
         """
         from jdna_cli.sparsity.masks import eraser
+        from jdna_cli.sparsity.shards import local, mask_of
 
         for name, mask in masks.items():
             weight = self._weights[name]
-            erase = eraser(weight, mask)
-            erase(weight.detach())
+            erase = eraser(local(weight), mask_of(mask, weight))
+            erase(local(weight.detach()))
             for kind in ("exp_avg", "exp_avg_sq"):
                 if kind in optimizer.state.get(weight, {}):
-                    erase(optimizer.state[weight][kind])
-        self._free = dict(masks)
-        self._hold()
-
-    @property
-    def held(self) -> dict[str, Mask]:
-        """Masks of the weights that are free, by name, where some are held."""
-        return dict(self._free)
+                    erase(local(optimizer.state[weight][kind]))
+        self._hold(masks)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must keep of it, by name."""
@@ -157,10 +156,12 @@ class Constraint:
 
     def clear_gradients(self) -> None:
         """Clear the gradients of held weights; call before gradients are clipped."""
+        from jdna_cli.sparsity.shards import local
+
         for name, erase in self._erasers.items():
             gradient = self._weights[name].grad
             if gradient is not None:
-                erase(gradient)
+                erase(local(gradient))
 
     def attach(self, optimizer: Optimizer, weight_decay: float) -> None:
         """Run before every step of `optimizer`, whose own weight decay must be zero.
@@ -169,6 +170,8 @@ class Constraint:
             optimizer: steps the weights; its groups' learning rates are read at each step.
             weight_decay: decoupled decay, w ← w − lr · decay · w, of matrices only, as AdamW's.
         """
+        from jdna_cli.sparsity.shards import local
+
         names = {id(weight): name for name, weight in self._weights.items()}
 
         def before_step(stepped: Optimizer, *_: Any) -> None:
@@ -181,7 +184,7 @@ class Constraint:
                     decay = parameter.detach() * (group["lr"] * weight_decay)
                     erase = self._erasers.get(names.get(id(parameter), ""))
                     if erase is not None:
-                        erase(decay)
+                        erase(local(decay))
                     parameter.detach().sub_(decay)
 
         optimizer.register_step_pre_hook(before_step)
@@ -201,8 +204,10 @@ class Constraint:
     def _digest(self, name: str) -> str:
         """SHA-256 of the held weights' bits."""
         from jdna_cli.sparsity.masks import clear_
+        from jdna_cli.sparsity.shards import local
 
-        held = self._weights[name].detach().cpu().clone(memory_format=_contiguous())
+        own = local(self._weights[name].detach())
+        held = own.cpu().clone(memory_format=_contiguous())
         clear_(held, self._free[name].inverted())
         return hashlib.sha256(held.view(-1).numpy().tobytes()).hexdigest()
 
