@@ -39,7 +39,9 @@ def command_of(*args, processes=2):
 
 def environment_of(home, *, sharded):
     return {**os.environ, "JDNA_HOME": str(home), "ACCELERATE_USE_CPU": "true",
-            "ACCELERATE_USE_FSDP": str(sharded).lower(), "OMP_NUM_THREADS": "1"}  # fmt: skip
+            # As `accelerate launch --use_fsdp` sets them.
+            "ACCELERATE_USE_FSDP": str(sharded).lower(),
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": "true", "OMP_NUM_THREADS": "1"}  # fmt: skip
 
 
 def several_processes(home, *args, processes=2, sharded=False):

@@ -49,6 +49,8 @@ def is_sharded() -> bool:
 def join() -> None:
     """Meet the other processes, if there are any; once is enough."""
     if size() > 1 and not PartialState._shared_state:
+        # Accelerate's launcher asks transformers to leave weights out of all processes but one.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
         PartialState(cpu=cpu, timeout=PATIENCE)
 
