@@ -167,6 +167,21 @@ time = true
     assert jdna("sweep", file, "--dry-run", "--json").json["waiting"] == {}
 
 
+def test_a_model_that_was_not_written_is_made_when_a_later_sweep_measures_it(jdna, tmp_path, bert):
+    levels = "[[levels]]\nsparsity = 0.5"
+    before = write(tmp_path / "before.toml", bert, rest=levels)
+    jdna("sweep", before, "--workers", 1)
+    first = rows(jdna)
+    then = levels + '\n[[then]]\ncommand = "eval"\ntime = true'
+    after = write(tmp_path / "after.toml", bert, rest=then)
+    plan = jdna("sweep", after, "--dry-run", "--json").json
+    assert plan["waiting"] == {"prune": 1, "finetune": 2, "eval": 2}
+    found = jdna("sweep", after, "--workers", 1, "--json").json
+    assert (found["failed"], found["run"]) == ([], 5)
+    assert [row for row in rows(jdna) if row in first] == first
+    assert jdna("sweep", after, "--dry-run", "--json").json["waiting"] == {}
+
+
 def test_one_failing_cell_is_told_and_the_rest_goes_on(jdna, tmp_path, bert):
     file = write(tmp_path / "trial.toml", bert, axes="lr = [1e-3, 1e18]",
                  rest="[[levels]]\nsparsity = 0.5")  # fmt: skip

@@ -108,7 +108,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         return Outcome()
     found = training.kept if spec.schedule == "iterative" else start.masks
     with whole(place.folder) as target:
-        models.save(trained_model, scorer.tokens.tokenizer, target, weights)
+        kept = weights if place.keeps_model else None
+        models.save(trained_model, scorer.tokens.tokenizer, target, kept)
         if found:
             masks.save(found, target / "mask.safetensors")
         if start.grids:

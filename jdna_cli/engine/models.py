@@ -254,9 +254,17 @@ def gathered(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
     return found
 
 
-def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write what `from_pretrained` reads: weights as safetensors, configuration, tokenizer."""
-    model.save_pretrained(folder, state_dict=weights)
+def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None) -> None:
+    """Write what `from_pretrained` reads: weights as safetensors, configuration, tokenizer.
+
+    Where nobody wants the weights (None), what is left of a model that was taken away is written.
+    """
+    if weights is None:
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+    else:
+        # A copy: it renames what it is given.
+        model.save_pretrained(folder, state_dict=dict(weights))
     tokenizer.save_pretrained(folder)
 
 

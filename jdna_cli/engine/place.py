@@ -31,6 +31,7 @@ class Place:
     data_dir: Path | None
     surroundings: Surroundings
     tokens: Path | None = None  # where tokenised data sets are remembered
+    keeps_model: bool = True  # whether a fine-tuned model is written
 
 
 def write_predictions(target: Path, split: str, records: Records, found: Evaluation) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs.running import Desk
+from jdna_cli.jobs.running import Desk, Missing
 from jdna_cli.specs import ModelSource
 from jdna_cli.store.ledger import is_packed
 from jdna_cli.store.tables import Run
@@ -82,6 +82,9 @@ def written_by(desk: Desk, number: int) -> Located:
     Raises:
         RequestError: it wrote none, or has not finished.
     """
+    if desk.look and not desk.ledger.knew_model(number):
+        # It was never written: nothing can have been made of it.
+        raise Missing
     source, run = desk.ledger.model_of(number, look=desk.look)
     columns = {name: getattr(run, name) for name in _INHERITED}
     # A pruned model that was not fine-tuned is evaluated as one whose zeros were kept.

@@ -52,7 +52,8 @@ class Silent:
 class Desk:
     """What every request shares: where runs are recorded, where data is, how to go about it.
 
-    Where it only looks (`look`), what the database has not is `Missing`, and nothing is run.
+    Where it only looks (`look`), what the database has not is `Missing`, and nothing is run. Where
+    nobody wants a fine-tuned model, only what was measured, the model is not written.
     """
 
     ledger: Ledger
@@ -62,6 +63,7 @@ class Desk:
     allow_pickle: bool = False
     observer: Observer = field(default_factory=Silent)
     look: bool = False
+    keeps_model: bool = True
 
 
 class Missing(Exception):  # noqa: N818
@@ -123,7 +125,8 @@ def perform(
         desk.observer.progress(title) as progress,
     ):
         surroundings = Surroundings(work, progress, stopper.asked)
-        outcome = action(Place(folder, desk.data_dir, surroundings, ledger.home / ".tokens"))
+        tokens = ledger.home / ".tokens"
+        outcome = action(Place(folder, desk.data_dir, surroundings, tokens, desk.keeps_model))
         run = ledger.finish(run, outcome)
     shutil.rmtree(work, ignore_errors=True)
     return Done(run, outcome, folder, cached=False, notes=outcome.notes)

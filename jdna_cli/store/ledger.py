@@ -195,6 +195,12 @@ class Ledger:
         identity = self.identity(folder)
         return ModelSource(f"run:{number}", folder, identity, mask if mask.is_file() else None), run
 
+    def knew_model(self, number: int) -> bool:
+        """Whether the model of a finished run is there, or what it was is remembered."""
+        folder = self.folder(self.get(number))
+        there = has_weights(folder) or (folder / REMEMBERED).is_file()
+        return there or not (folder / "config.json").is_file()
+
     def writer_of(self, folder: Path) -> int | None:
         """The finished run whose model stands in `folder`, if one does."""
         place = folder.resolve()

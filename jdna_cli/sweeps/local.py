@@ -106,10 +106,11 @@ class Worker:
         # Reaped before anybody asks whether it lives.
         events.put((self, {"event": "gone", "code": self.process.wait()}))
 
-    def give(self, cell: Cell, values: dict[str, Any], *, force: bool) -> bool:
+    def give(self, cell: Cell, values: dict[str, Any], *, force: bool, keep: bool) -> bool:
         """Hand over a cell; returns whether it could be."""
         self.cell = cell
-        asked = {"key": cell.key, "kind": cell.kind, "values": values, "force": force}
+        asked = {"key": cell.key, "kind": cell.kind, "values": values, "force": force,
+                 "keep": keep}  # fmt: skip
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(asked) + "\n")
@@ -184,7 +185,8 @@ def _hand_out(state: State, idle: list[Worker], watcher: Watcher, forced: set[st
     """Give waiting cells to idle workers."""
     while idle and (cell := state.next()) is not None:
         worker = idle.pop()
-        if worker.give(cell, resolved(cell, state.runs), force=cell.key in forced):
+        values, force, keep = resolved(cell, state.runs), cell.key in forced, state.keeps(cell)
+        if worker.give(cell, values, force=force, keep=keep):
             watcher.started(cell, worker.number)
         # One that could not be told is gone, and says so itself.
 

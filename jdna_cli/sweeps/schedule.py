@@ -53,6 +53,10 @@ class State:
                 return cell
         return None
 
+    def keeps(self, cell: Cell) -> bool:
+        """Whether anybody wants the model of a cell when it is done."""
+        return self.keep != "none" or bool(dependants(self.cells.values()).get(cell.key))
+
     def done(self, key: str, run: int, folder: Path) -> None:
         """A cell has its run."""
         self.running.discard(key)

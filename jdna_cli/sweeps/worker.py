@@ -94,7 +94,10 @@ def _outcome(
     # Another worker may have died in the middle of this cell: its run is taken up.
     ledger.recognise_dead()
     data_dir = Path(where.data_dir) if where.data_dir else None
-    desk = Desk(ledger, data_dir, asked["force"], True, where.allow_pickle, teller)
+    desk = Desk(
+        ledger, data_dir, asked["force"], True, where.allow_pickle, teller,
+        keeps_model=asked["keep"],
+    )  # fmt: skip
     began = time.monotonic()
     try:
         done = work.run(desk, asked["kind"], asked["values"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from jdna_cli.tasks import FileSource, GeneratedSource, Row, Task
 from jdna_cli.tasks.rows import Example, examples_of
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
+ROOM = 1_000_000  # examples kept in memory for the next cell of a sweep
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,11 @@ def _hub(task: Task) -> Any:
 # ------------------------------------------------------------------------------------------ reading
 
 
+_KEPT: OrderedDict[tuple[object, ...], Records] = OrderedDict()
+
+
 def load(task: Task, split: str, data_dir: Path | None) -> Records:
-    """Read and check all examples of one split.
+    """Read and check all examples of one split; those read last are kept in memory.
 
     Raises:
         RequestError: a file or column is missing, a value is of the wrong type, a label is not
@@ -127,12 +133,23 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
     """
     if below := folder(task, data_dir):
         file = path(task, split, below)
-        where, rows = str(file), _read_lines(file) if file.suffix == ".jsonl" else _read_table(file)
+        stat = file.stat()
+        key: tuple[object, ...] = (str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        where, read = str(file), _read_lines if file.suffix == ".jsonl" else _read_table
+        rows = partial(read, file)
     elif isinstance(task.source, GeneratedSource):
-        where, rows = f"{task.name}/{split}", task.source.rows(split)
+        where, rows = f"{task.name}/{split}", partial(task.source.rows, split)
+        key = (where, task.source.version)
     else:
-        where, rows = f"{_hub(task).path}/{_hub(task).config}/{split}", _read_hub(task, split)
-    return Records(examples_of(task, where, rows))
+        where = f"{_hub(task).path}/{_hub(task).config}/{split}"
+        rows, key = partial(_read_hub, task, split), (where, _hub(task).revision)
+    key = (*key, task.model_dump_json(exclude={"source"}))
+    if key not in _KEPT:
+        _KEPT[key] = Records(examples_of(task, where, rows()))
+        while len(_KEPT) > 1 and sum(map(len, _KEPT.values())) > ROOM:
+            _KEPT.popitem(last=False)
+    _KEPT.move_to_end(key)
+    return _KEPT[key]
 
 
 def _read_lines(file: Path) -> list[Row]:
