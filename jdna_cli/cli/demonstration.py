@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.cli import options, reporting
+from jdna_cli.cli import reporting
 from jdna_cli.cli.console import say
 from jdna_cli.cli.showing import as_json as done_as_json
 from jdna_cli.errors import RequestError
@@ -84,7 +84,8 @@ def run(desk: Desk, url: str, json_asked: bool) -> None:
             f"{took} · about {left:.0f} s left"
         )
     plot = desk.ledger.home / "demo.png"
-    text = reporting.write("drop", url, options.Format.TABLE, plot)
+    source = reporting.source_of(url, desk.ledger.home)
+    text = reporting.write("drop", source, reporting.Targets(plot=plot))
     if json_asked:
         found = {"runs": [done_as_json(one) for one in done], "plot": str(plot)}
         print(json.dumps(found, allow_nan=False))

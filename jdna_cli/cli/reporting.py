@@ -1,27 +1,85 @@
-"""`jdna report`: what the runs say, as a table, data, or a figure. Imports no torch."""
+"""`jdna report`: what the runs say, as a table, data, a figure, or a page. Imports no torch."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jdna_cli.cli import options as o
+from jdna_cli.errors import RequestError
+
+if TYPE_CHECKING:
+    from jdna_cli.reports.source import Source
+
+_WHICH = "Which runs"
+_Day = typer.Option(formats=["%Y-%m-%d"], rich_help_panel=_WHICH)
+
+
+def _some(what: str, metavar: str) -> Any:
+    return typer.Option(
+        metavar=metavar, help=f"{what}; again for more.", rich_help_panel=_WHICH, show_default=False
+    )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a report goes besides standard output."""
+
+    form: o.Format = o.Format.TABLE
+    plot: Path | None = None
+    html: Path | None = None
+    wrapped: bool = False  # one JSON object about it all
+
+
+# Shared by all reports: which runs.
+Models = Annotated[list[str] | None, _some("Only runs from this pre-trained model", "MODEL")]
+Tasks = Annotated[list[str] | None, _some("Only runs on this task", "TASK")]
+Regimes = Annotated[list[str] | None, _some("Only this transfer regime", "REGIME")]
+Criteria = Annotated[list[str] | None, _some("Only weights chosen by this criterion", "NAME")]
+Patterns = Annotated[
+    list[str] | None,
+    _some("Only this pattern: unstructured, N:M for all of those, or one as 2:4", "PATTERN"),
+]
+Seeds = Annotated[list[int] | None, _some("Only runs with this seed", "SEED")]
+Day = Annotated[dt.datetime | None, _Day]
 
 
 def report(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]",
-            help="Which report: drop, compression, cost, or dynamics.",
-            show_default=False,
+            metavar="[NAME]", help="Which report; `list` names all.", show_default=False
         ),
     ] = "drop",
+    figure: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FIGURE]", help="paper: which of the published figures.", show_default=False
+        ),
+    ] = "",
+    model: Models = None,
+    task: Tasks = None,
+    regime: Regimes = None,
+    criterion: Criteria = None,
+    pattern: Patterns = None,
+    seed: Seeds = None,
+    since: Day = None,
+    until: Day = None,
+    run: Annotated[list[int] | None, _some("compare: the two runs", "ID")] = None,
+    tolerance: Annotated[
+        str, typer.Option(help="verdict, advise: drop that still counts as none, as 1% or 0.01.")
+    ] = "1%",
     output: Annotated[o.Format, typer.Option("--format", help="How to write it.")] = o.Format.TABLE,
     plot: o.Plot = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write everything as one page that needs no network, to this file."),
+    ] = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
     as_json: o.Json = False,
@@ -29,39 +87,133 @@ def report(
     """What the recorded runs say. By default: performance drop by task difficulty and sparsity."""
     from jdna_cli.cli.inspection import url_of
     from jdna_cli.reports import plots
+    from jdna_cli.reports.source import Filters
 
+    if name == "list":
+        print(_listed(as_json=as_json), end="")
+        return
     if plot is not None:
         plots.check_path(plot)
-    text = write(name, url_of(home, db), o.Format.JSON if as_json else output, plot, as_json)
-    print(text, end="")
+    if html is not None:
+        _check_page(html)
+    filters = Filters(
+        models=tuple(model or ()),
+        tasks=tuple(task or ()),
+        regimes=tuple(regime or ()),
+        criteria=tuple(criterion or ()),
+        patterns=tuple(pattern or ()),
+        seeds=tuple(seed or ()),
+        since=since.date() if since else None,
+        until=until.date() if until else None,
+    )
+    drop, asked = _fraction(tolerance), tuple(run or ())
+    source = source_of(url_of(home, db), home, filters, drop, asked, figure)
+    targets = Targets(o.Format.JSON if as_json else output, plot, html, as_json)
+    print(write(name, source, targets), end="")
 
 
-def write(name: str, url: str, output: o.Format, plot: Path | None, wrapped: bool = False) -> str:
-    """A report as text; its figure goes to `plot`.
+def _listed(*, as_json: bool) -> str:
+    from jdna_cli import reports
+    from jdna_cli.reports import tables
+
+    told = {
+        name: (reports.load(name).__doc__ or "").split(":", 1)[1].splitlines()[0].strip()
+        for name in reports.names()
+    }
+    if as_json:
+        return json.dumps({"reports": told}) + "\n"
+    return tables.render(
+        ("report", "shows"), [[name, text] for name, text in told.items()], "table"
+    )
+
+
+def _fraction(text: str) -> float:
+    """A tolerance as people write it.
 
     Raises:
-        RequestError: no such report, no database, or nothing in it that the report is about.
+        RequestError: it is no fraction.
     """
-    from jdna_cli import reports
-    from jdna_cli.errors import RequestError
-    from jdna_cli.reports import tables
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise RequestError(f"--tolerance: {text!r} is no share of the score: give 1% or 0.01")
+    return value
+
+
+def _check_page(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RequestError(f"--html: {path} must end in .html")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"--html: there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise RequestError(f"--html: {path} is a folder")
+
+
+def source_of(
+    url: str,
+    home: Path,
+    filters: object = None,
+    tolerance: float = 0.01,
+    runs: tuple[int, ...] = (),
+    figure: str = "",
+) -> Source:
+    """What reports are made from.
+
+    Raises:
+        RequestError: there is no database, or it has another schema.
+    """
+    from jdna_cli.reports.source import Filters, Source
     from jdna_cli.store import reading, schema
 
-    chosen = reports.load(name)
     reading.require_schema(url, schema.head())
-    rows = chosen.rows(lambda sql: reading.query(url, sql))
-    if plot is not None:
-        chosen.figure(rows, plot)
-    if wrapped:
-        found = {"report": name, "rows": rows, "plot": str(plot) if plot else None}
+    chosen = filters if isinstance(filters, Filters) else Filters()
+    return Source(
+        lambda sql, values=(): reading.query(url, sql, values),
+        home,
+        chosen,
+        tolerance,
+        runs,
+        figure,
+    )
+
+
+def write(name: str, source: Source, targets: Targets) -> str:
+    """A report as text; its figure and page go to their files.
+
+    Raises:
+        RequestError: no such report, or nothing in the database that it is about.
+    """
+    from jdna_cli import reports
+    from jdna_cli.reports import cells, plots, tables
+    from jdna_cli.reports.source import nothing
+
+    chosen = reports.load(name)
+    rows = chosen.rows(source)
+    if not rows and source.filters.given:
+        raise nothing(source, chosen.EMPTY)
+    if targets.plot is not None:
+        plots.draw(chosen.figure(rows), targets.plot)
+    if targets.html is not None:
+        from jdna_cli.reports import page
+
+        page.write(targets.html, name, source)
+    public = [cells.public(row) for row in rows]
+    files = {"plot": targets.plot, "html": targets.html}
+    if targets.wrapped:
+        told = {kind: str(path) if path else None for kind, path in files.items()}
+        found = {"report": name, "rows": public, **told}
         return json.dumps(found, allow_nan=False, default=str) + "\n"
-    if output is o.Format.JSON:
-        return json.dumps(rows, allow_nan=False, default=str) + "\n"
-    if output is o.Format.CSV:
-        columns = list(rows[0]) if rows else ["task"]
-        return tables.records_as_csv(columns, [[row[c] for c in columns] for row in rows])
+    if targets.form is o.Format.JSON:
+        return json.dumps(public, allow_nan=False, default=str) + "\n"
+    if targets.form is o.Format.CSV:
+        columns = list(public[0]) if public else ["task"]
+        return tables.records_as_csv(columns, [[row[c] for c in columns] for row in public])
     sections = chosen.sections(rows)
     if not sections:
-        raise RequestError(chosen.EMPTY)
-    text = tables.sections_as_text(sections, output.value)
-    return text + (f"plot: {plot}\n" if plot and output is o.Format.TABLE else "")
+        raise nothing(source, chosen.EMPTY) if not rows else RequestError(chosen.EMPTY)
+    text = tables.sections_as_text(sections, targets.form.value)
+    if targets.form is o.Format.TABLE:
+        text += "".join(f"{kind}: {path}\n" for kind, path in files.items() if path)
+    return text

@@ -154,7 +154,7 @@ def sweep(
                     with contextlib.redirect_stdout(sys.stderr):
                         remote.run(state, where, board, submitter, desk.ledger)
         _finish(experiment, asked.report, plan, state, time.monotonic() - began, _url(home, db),
-                plot, as_json)  # fmt: skip
+                home, plot, as_json)  # fmt: skip
 
 
 def _url(home: Path, db: str | None) -> str:
@@ -331,7 +331,7 @@ class Board:
 
 def _finish(
     name: str, report: str, plan: Plan, state: State, seconds: float, url: str,
-    plot: Path | None, as_json: bool,
+    home: Path, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """The report, and a table of what failed; exit code 1 where something did."""
     from jdna_cli.cli import reporting
@@ -353,7 +353,8 @@ def _finish(
         print(json.dumps(found))
     else:
         if state.runs:
-            print(reporting.write(report, url, o.Format.TABLE, plot), end="")
+            source = reporting.source_of(url, home)
+            print(reporting.write(report, source, reporting.Targets(plot=plot)), end="")
         print(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
               f"{len(failures)} failed · {_duration(seconds)}")  # fmt: skip
         if failures:

@@ -54,7 +54,10 @@ def columns(spec: Measured, task: Task) -> dict[str, Any]:
     }
 
 
-def task_columns(task: Task) -> dict[str, Any]:
+def task_columns(task: Task, spec: Measured) -> dict[str, Any]:
     """The task as columns of a run."""
     human = task.human.value if task.human else None
-    return {"task": task.name, "metric": task.metric, "human": human}
+    options = getattr(spec, "options", None)
+    # Of fewer options the right one is guessed more often.
+    chance = max(1 / options, task.chance) if options and task.chance is not None else task.chance
+    return {"task": task.name, "metric": task.metric, "human": human, "chance": chance}

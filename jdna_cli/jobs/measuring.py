@@ -46,7 +46,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         fingerprint,
         {
             **located.columns,
-            **knobs.task_columns(task),
+            **knobs.task_columns(task, spec),
             **knobs.columns(spec, task),
             # A model that was not fine-tuned has no seed of its own: its draws have one.
             "seed": located.columns["seed"] if trained else spec.seed,
@@ -118,7 +118,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model": first.columns["model"],
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
-            **knobs.task_columns(task),
+            **knobs.task_columns(task, spec),
             **knobs.columns(spec, task),
         },
         first.number,

@@ -1,40 +1,41 @@
-"""Reports: each is a query of the views, then statistics, then a table and a figure. No tensors.
+"""Reports: each is a query of the database, then statistics, then a table and a figure. No tensors.
 
-One file per report in `catalogue/`, named after it, with `rows`, `sections` and `figure`.
+One file per report in `catalogue/`, named after it, with `EMPTY`, `rows`, `sections` and `figure`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 from jdna_cli import registry
 from jdna_cli.reports import catalogue
+from jdna_cli.reports.figures import Figure
+from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section
-from jdna_cli.store.reading import Rows
 
-Row = dict[str, Any]
-Query = Callable[[str], Rows]
+# Words that people use for the same reports.
+_ALSO = {"compression": "quantisation", "quantization": "quantisation", "cost": "tradeoff",
+         "data-adequacy": "adequacy", "open-closed-book": "book", "multilingual": "languages",
+         "transfer-regimes": "regimes", "loss-landscape": "barrier"}  # fmt: skip
 
 
 class Report(Protocol):
-    """The face of a report's module."""
+    """The face of a report's module. Its first docstring line says what it shows."""
 
     EMPTY: str  # what to say where there is nothing to report
 
-    def rows(self, query: Query) -> list[Row]:
-        """What the database has, one flat record per measured cell, in full precision."""
+    def rows(self, source: Source) -> list[Row]:
+        """What the database has, one flat record each, in full precision.
+
+        Names that start with an underscore are for the report itself.
+        """
 
     def sections(self, rows: Sequence[Row]) -> list[Section]:
         """The tables that a person reads."""
 
-    def figure(self, rows: Sequence[Row], path: Path) -> None:
-        """Draw the report's figure into `path`.
-
-        Raises:
-            RequestError: there is nothing to draw yet.
-        """
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        """The report's figure; without panels where there is nothing to draw."""
 
 
 def names() -> tuple[str, ...]:
@@ -48,4 +49,5 @@ def load(name: str) -> Report:
     Raises:
         RequestError: there is none of that name.
     """
-    return cast(Report, registry.load(catalogue, registry.check("report", name, names())))
+    known = _ALSO.get(name, name)
+    return cast(Report, registry.load(catalogue, registry.check("report", known, names())))

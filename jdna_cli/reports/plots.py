@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.reports.figures import Figure, Line, Panel
 from jdna_cli.results import Point
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
+MOST = 30  # panels of one figure
 BESIDE = 6  # a panel with more lines has their names beside it
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes serve in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel: heights with their spread (None: no spread known)."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    spread: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One panel: lines over a shared axis, whose ticks may carry names."""
-
-    title: str
-    x_label: str
-    lines: tuple[Line, ...]
-    ticks: tuple[tuple[float, str], ...] = ()
 
 
 def check_path(path: Path) -> Path:
@@ -56,37 +37,54 @@ def check_path(path: Path) -> Path:
     return path
 
 
-def panels(
-    found: Sequence[Panel], y_label: str, reference: float | None, note: str, path: Path
-) -> None:
-    """Draw panels side by side, up to three in a row, with a dotted line at `reference`."""
+def draw(drawn: Figure, path: Path) -> None:
+    """Draw panels side by side, up to three in a row.
+
+    Raises:
+        RequestError: there is nothing to draw.
+    """
+    found = drawn.panels
+    if not found:
+        raise RequestError("--plot: nothing of this report can be drawn yet")
+    if len(found) > MOST:
+        raise RequestError(
+            f"--plot: {len(found)} panels are too many for one figure, {MOST} at most: choose "
+            "with --model, --task, --regime, --criterion, or --pattern"
+        )
     width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
     figure = _figure(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
     axes = figure.subplots(
         -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
     ).ravel()
     for axis, panel in zip(axes, found, strict=False):
-        if reference is not None:
-            axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
-        for i, line in enumerate(panel.lines):
-            _draw(axis, line, i)
-        axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
-        axis.set_xlabel(panel.x_label)
-        if panel.ticks:
-            axis.set_xticks([x for x, _ in panel.ticks], [name for _, name in panel.ticks])
-        axis.grid(True, color="0.9", linewidth=0.8)
-        axis.spines[["top", "right"]].set_visible(False)
-        # Many names would hide the lines: they stand beside them.
-        beside = (
-            {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(panel.lines) > BESIDE else {}
-        )
-        axis.legend(fontsize=8, frameon=False, **beside)
+        _panel(axis, panel, drawn.reference)
     for axis in axes[len(found) :]:
         axis.set_axis_off()
     for axis in axes[:: min(3, len(found))]:
-        axis.set_ylabel(y_label)
-    figure.supxlabel(textwrap.fill(note, 72 * min(3, len(found))), fontsize=8, color="0.35")
+        axis.set_ylabel(drawn.y_label)
+    note = textwrap.fill(drawn.note, 72 * min(3, len(found)))
+    figure.supxlabel(note, fontsize=8, color="0.35")
     _save(figure, path)
+
+
+def _panel(axis: Any, panel: Panel, reference: float | None) -> None:
+    if reference is not None:
+        axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
+    for i, line in enumerate(panel.lines):
+        _draw(axis, line, i)
+    axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
+    axis.set_xlabel(panel.x_label)
+    if panel.logarithmic:
+        axis.set_xscale("log")
+    if panel.ticks:
+        axis.set_xticks([x for x, _ in panel.ticks], [name for _, name in panel.ticks])
+    axis.grid(True, color="0.9", linewidth=0.8)
+    axis.spines[["top", "right"]].set_visible(False)
+    # Many names would hide the lines: they stand beside them.
+    beside = (
+        {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(panel.lines) > BESIDE else {}
+    )
+    axis.legend(fontsize=8, frameon=False, **beside)
 
 
 def line(points: Sequence[Point], barrier: float, metric: str, path: Path) -> None:
@@ -118,9 +116,14 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         "linestyle": DASHES[i % len(DASHES)],
         "markersize": 5,
     }
-    axis.plot(line.x, line.y, label=textwrap.fill(line.label, 44), **style)
+    if not line.joined:
+        style["linestyle"] = "none"
+    heights = [float("nan") if y is None else y for y in line.y]
+    axis.plot(line.x, heights, label=textwrap.fill(line.label, 44), **style)
     known = [
-        (x, y, s) for x, y, s in zip(line.x, line.y, line.spread, strict=True) if s is not None
+        (x, y, s)
+        for x, y, s in zip(line.x, line.y, line.spread, strict=True)
+        if s is not None and y is not None
     ]
     if known:
         xs, ys, spreads = zip(*known, strict=True)
@@ -129,17 +132,17 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float) -> Drawing:
     import matplotlib as mpl
 
     mpl.use("agg")
     mpl.rcParams.update({"svg.hashsalt": "jdna", "pdf.fonttype": 42, "font.size": 9})
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Drawing(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Drawing, path: Path) -> None:
     # Without a date the same data gives the same bytes.
     nameless: dict[str, dict[str, Any]] = {
         ".svg": {"Date": None},

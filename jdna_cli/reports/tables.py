@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -28,6 +31,17 @@ class Section:
     columns: tuple[str, ...]
     rows: list[list[str]]
     notes: tuple[str, ...] = ()
+    fixed: int | None = None  # columns before those that may go to a second table below
+    heat: tuple[Sequence[float | None], ...] = ()  # 0 to 1, of each row's cells after `fixed`
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Heights from 0 to 1 as bars; a dot where there is none."""
+    top = len(_BARS) - 1
+    return "".join("·" if v is None else _BARS[min(top, max(0, round(v * top)))] for v in values)
 
 
 def render(columns: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
@@ -43,37 +57,122 @@ def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def sections_as_text(sections: Sequence[Section], form: str) -> str:
     """Tables one below the other."""
     write = {"table": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv}[form]
+    if form != "latex":  # a caption is its table's own
+        sections = [
+            replace(one, notes=tuple(n for n in one.notes if n not in after.notes))
+            for one, after in zip(sections, [*sections[1:], Section("", (), [])], strict=True)
+        ]
     return "\n".join(write(section) for section in sections)
 
 
-def _terminal(section: Section) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+# From no drop to a total one: light to dark, so that greys say the same. (background, text)
+_SHADES = ((255, 16), (224, 16), (217, 16), (210, 16), (203, 16), (160, 231), (88, 231))
+_GAP = "  "
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for i, column in enumerate(section.columns):
-        numeric = i > 0 and all(_numeric(row[i]) for row in section.rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
-    for row in section.rows:
-        # Text is never read as markup, and control characters never reach the terminal.
-        table.add_row(*(Text(_printable(cell)) for cell in row))
-    buffer = io.StringIO()
+
+def _terminal(section: Section) -> str:
+    """As wide as the terminal: columns that do not fit go to a second table below."""
     terminal = sys.stdout.isatty()
-    # Without a terminal a table is as wide as it needs to be: nobody reads wrapped logs.
-    wide = max(200, 2 + sum(_width(section, i) + 3 for i in range(len(section.columns))))
-    console = Console(file=buffer, force_terminal=False, width=None if terminal else wide)
-    if section.title:
-        console.print(Text(section.title, style="bold"))
-    console.print(table)
+    coloured = terminal and not os.environ.get("NO_COLOR")
+    room = shutil.get_terminal_size().columns if terminal else 10**6
+    widths = [_width(section, i) for i in range(len(section.columns))]
+    lines = [_bold(section.title, coloured)] if section.title else []
+    for chosen in _blocks(section, widths, room):
+        lines += ["", *_block(section, chosen, widths, room, coloured=coloured)]
+    lines += [""] if section.notes else []
     for note in section.notes:
-        console.print(Text(note))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+        lines += textwrap.wrap(note, min(room, 100)) if terminal else [note]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _blocks(section: Section, widths: list[int], room: int) -> list[list[int]]:
+    """Which columns stand in which of the tables."""
+    count = len(section.columns)
+    fixed = section.fixed or count
+    blocks, current = [], list(range(fixed))
+    for i in range(fixed, count):
+        if i > fixed and sum(widths[j] + len(_GAP) for j in [*current, i]) > room + len(_GAP):
+            blocks.append(current)
+            current = [0]
+        current.append(i)
+    return [*blocks, current]
+
+
+def _block(
+    section: Section, chosen: list[int], widths: list[int], room: int, *, coloured: bool
+) -> list[str]:
+    numeric = {i: i > 0 and all(_numeric(row[i]) for row in section.rows) for i in chosen}
+    own = {i: widths[i] for i in chosen}
+    # Where even one table is too wide, its widest text is folded.
+    while sum(own.values()) + len(_GAP) * (len(own) - 1) > room:
+        texts = [i for i in chosen if not numeric[i] and own[i] > 12]
+        if not texts:
+            break
+        own[max(texts, key=lambda i: own[i])] -= 1
+    head = {i: section.columns[i] for i in chosen}
+    lines = _row(head, own, numeric, {}, coloured=False)
+    lines.append(_GAP.join("─" * own[i] for i in chosen))
+    for number, row in enumerate(section.rows):
+        heat = section.heat[number] if section.heat else ()
+        start = section.fixed or len(section.columns)
+        shades = {i: heat[i - start] for i in chosen if i >= start and heat}
+        cells_ = {i: _printable(row[i]) for i in chosen}
+        lines += _row(cells_, own, numeric, shades, coloured=coloured)
+    return lines
+
+
+def _row(
+    cells: Mapping[int, str],
+    widths: Mapping[int, int],
+    numeric: Mapping[int, bool],
+    shades: Mapping[int, float | None],
+    *,
+    coloured: bool,
+) -> list[str]:
+    """The lines of one row: as many as its longest folded text has."""
+    folded = {i: _fold(text, widths[i]) for i, text in cells.items()}
+    lines = []
+    for k in range(max(map(len, folded.values()))):
+        parts = []
+        for i, pieces in folded.items():
+            text = pieces[k] if k < len(pieces) else ""
+            blank = " " * (widths[i] - _cells(text))
+            padded = blank + text if numeric[i] else text + blank
+            shade = shades.get(i)
+            if coloured and shade is not None and text:
+                padded = _shaded(padded, shade)
+            parts.append(padded)
+        lines.append(_GAP.join(parts))
+    return lines
+
+
+def _fold(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width) if _cells(text) > width else [text]
+
+
+def _shaded(text: str, heat: float) -> str:
+    # Half of the shades are for the first fifth, where decisions are made.
+    place = (heat / 0.2) * 0.5 if heat < 0.2 else 0.5 + (heat - 0.2) / 0.8 * 0.5
+    back, front = _SHADES[min(len(_SHADES) - 1, int(place * len(_SHADES)))]
+    return f"\x1b[48;5;{back}m\x1b[38;5;{front}m{text}\x1b[0m"
+
+
+def _bold(text: str, coloured: bool) -> str:
+    return f"\x1b[1m{_printable(text)}\x1b[0m" if coloured else _printable(text)
+
+
+def _cells(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _width(section: Section, i: int) -> int:
-    return max([len(section.columns[i]), *(len(row[i]) for row in section.rows)])
+    cells = [section.columns[i], *(_printable(row[i]) for row in section.rows)]
+    return max(map(_cells, cells))
 
 
 def _numeric(cell: str) -> bool:

@@ -95,6 +95,7 @@ class Run(SQLModel, table=True):
     task: str | None = _text("name of the task", index=True)
     metric: str | None = _text("the task's main metric")
     human: float | None = _number("a person's score on the main metric, as a fraction")
+    chance: float | None = _number("what guessing scores on the main metric, as a fraction")
     regime: str | None = _text("transfer regime")
     criterion: str | None = _text("what chose the weights; empty where nothing was pruned")
     pattern: str | None = _text("unstructured or N:M (N of M kept); empty where nothing was pruned")

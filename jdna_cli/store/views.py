@@ -61,7 +61,7 @@ WITH measured AS (
     run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight, run.quantization,
     run.calibration, run.pruning_seed, run.schedule, run.teacher, run.data_fraction, run.options,
     run.shots, run.book, run.context_words, run.pairs, run.mixture, run.seed, run.finished_at,
-    run.recipe, run.human,
+    run.recipe, run.human, run.chance,
     ROW_NUMBER() OVER (
       PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
         run.prunable, run.sparsity, run.bits, run.quantization, run.calibration,
@@ -96,7 +96,7 @@ SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
   regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits,
   bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
-  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human
+  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human, chance
 FROM compared
 """.replace("{LOWER}", ", ".join(f"'{name}'" for name in LOWER_IS_BETTER)),
     {
@@ -114,6 +114,7 @@ FROM compared
         "seed": "the run's seed",
         "finished_at": "when the run ended",
         "human": "a person's score on the main metric",
+        "chance": "what guessing scores on the main metric",
     },
 )
 

@@ -7,13 +7,12 @@ tensors. The rows (csv, json) hold every tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jdna_cli.errors import RequestError
-from jdna_cli.reports import Query, Row, plots
-from jdna_cli.reports.catalogue import drop
+from jdna_cli.reports import cells
+from jdna_cli.reports.figures import Figure, Line, Panel
+from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section
 
 EMPTY = "no fine-tuning recorded its dynamics yet: `jdna finetune … --dynamics` does"
@@ -30,13 +29,12 @@ SELECT dynamics.run, run.model, run.task, run.regime, run.criterion, run.pattern
   run.quantization, run.teacher, run.seed, dynamics.tensor, dynamics.step, dynamics.moved_small,
   dynamics.moved_large, dynamics.regrown, dynamics.regrown_size, dynamics.flips, dynamics.overlap
 FROM dynamics JOIN run ON run.id = dynamics.run
-WHERE run.status = 'finished' ORDER BY dynamics.run, dynamics.step, dynamics.tensor
-"""
+WHERE run.status = 'finished'"""
 
 
-def rows(query: Query) -> list[Row]:
+def rows(source: Source) -> list[Row]:
     """One row for each run, tensor and recorded step."""
-    return query(_ROWS).records()
+    return source.records(_ROWS, "ORDER BY dynamics.run, dynamics.step, dynamics.tensor")
 
 
 def _by_run(rows: Sequence[Row]) -> dict[int, dict[int, list[Row]]]:
@@ -65,7 +63,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         table.append(
             [
                 f"run {number}",
-                f"{drop.short(own[0]['model'])} · {own[0]['task']}",
+                f"{cells.short(own[0]['model'])} · {own[0]['task']}",
                 _what(own[0]),
                 str(last),
                 *(_percent(_mean(own, name)) for name in _MEASURES),
@@ -93,7 +91,7 @@ def _what(row: Row) -> str:
     return f"{row['regime']}{amount} · seed {row['seed']}"
 
 
-def figure(rows: Sequence[Row], path: Path) -> None:
+def figure(rows: Sequence[Row]) -> Figure:
     """Every measure over the steps, a panel per run (the latest nine)."""
     found = []
     for number, steps in list(_by_run(rows).items())[-9:]:
@@ -108,10 +106,8 @@ def figure(rows: Sequence[Row], path: Path) -> None:
                 x, y = zip(*known, strict=True)
                 spread: tuple[Any, ...] = (None,) * len(x)
                 heights = tuple(100 * value for value in y)
-                lines.append(plots.Line(label, tuple(map(float, x)), heights, spread))
+                lines.append(Line(label, tuple(map(float, x)), heights, spread))
         first = next(iter(steps.values()))[0]
         title = f"run {number} · {first['task']} · {_what(first)}"
-        found.append(plots.Panel(title, "optimiser steps", tuple(lines)))
-    if not found:
-        raise RequestError("--plot: no fine-tuning recorded its dynamics yet")
-    plots.panels(found, "% (see the table's note)", None, "means over tensors", path)
+        found.append(Panel(title, "optimiser steps", tuple(lines)))
+    return Figure(tuple(found), "% (see the table's note)", None, "means over tensors", "Dynamics")

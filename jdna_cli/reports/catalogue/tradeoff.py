@@ -1,4 +1,4 @@
-"""`cost`: what sparsity buys: bytes as they were written, and time as it was measured.
+"""`tradeoff`: what sparsity buys (E14): bytes as written, time as measured, and the Pareto front.
 
 Sizes are those of the weight files of `jdna prune` (with `--packed`: their compact form), times
 those of `jdna eval --time`, beside the dense model's under the same conditions on the same device.
@@ -7,12 +7,11 @@ those of `jdna eval --time`, beside the dense model's under the same conditions 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from jdna_cli.errors import RequestError
-from jdna_cli.reports import Query, Row, plots
-from jdna_cli.reports.catalogue import drop
+from jdna_cli.reports import cells
+from jdna_cli.reports.figures import Figure, Line, Panel
+from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section
 
 EMPTY = "nothing to report: `jdna prune --packed` measures bytes, `jdna eval --time` measures time"
@@ -23,19 +22,18 @@ _METRICS = ("bytes", "dense_bytes", "latency_ms", "latency_ms_p10", "latency_ms_
 
 _RUNS = """
 SELECT run.id, run.kind, run.model, run.task, run.metric, run.regime, run.criterion, run.pattern,
-  run.scope, run.prunable, run.sparsity, run.quantization, run.teacher, run.bits_per_weight,
+  run.scope, run.prunable, run.sparsity, run.quantization, run.teacher, run.bits,
+  run.bits_per_weight,
   run.dtype, run.device, run.spec, metric.split, metric.name, metric.value
 FROM run JOIN metric ON metric.run = run.id
 WHERE run.status = 'finished' AND run.kind IN ('prune', 'eval') AND metric.step IS NULL
-  AND (metric.split IN ('time', 'model') OR metric.name = run.metric)
-ORDER BY run.id
-"""
+  AND (metric.split IN ('time', 'model') OR metric.name = run.metric)"""
 
 
-def rows(query: Query) -> list[Row]:
+def rows(source: Source) -> list[Row]:
     """One row for each run that measured bytes or time, with the ratio to its dense one."""
     found: dict[int, Row] = {}
-    for record in query(_RUNS).records():
+    for record in source.records(_RUNS, "ORDER BY run.id"):
         split, name, value = (record.pop(key) for key in ("split", "name", "value"))
         spec = record.pop("spec")
         row = found.setdefault(
@@ -44,12 +42,32 @@ def rows(query: Query) -> list[Row]:
         row["kernels"] = _kernels(spec)
         row[name if split in ("time", "model") else "score"] = value
     measured = [r for r in found.values() if r["bytes"] is not None or r["latency_ms"] is not None]
-    dense = {_conditions(r): r for r in measured if r["latency_ms"] is not None and drop.plain(r)}
+    dense = {_conditions(r): r for r in measured if r["latency_ms"] is not None and cells.plain(r)}
     for row in measured:
         base = dense.get(_conditions(row))
         known = base is not None and row["latency_ms"] is not None
         row["speed_up"] = base["latency_ms"] / row["latency_ms"] if base and known else None
+        row["weight_bits"] = row["bits_per_weight"] or row["bits"]
+    for name, cost in (("time", "latency_ms"), ("bytes", "weight_bits")):
+        _mark_front(measured, f"front_{name}", cost)
     return measured
+
+
+def _mark_front(rows: list[Row], name: str, cost: str) -> None:
+    """Mark the Pareto front: where no other of the same task scores as much for less, or more."""
+    places: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        row[name] = None
+        if row["latency_ms"] is not None and row["score"] is not None and row[cost] is not None:
+            places.setdefault(_conditions(row), []).append(row)
+    for own in places.values():
+        for row in own:
+            mine = (row["score"], -row[cost])
+            row[name] = not any(
+                other["score"] >= mine[0] and -other[cost] >= mine[1]
+                and (other["score"], -other[cost]) != mine
+                for other in own
+            )  # fmt: skip
 
 
 def _kernels(spec: Any) -> str:
@@ -74,7 +92,7 @@ def _what(row: Row) -> str:
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """Sizes, then times."""
-    sizes = [row for row in rows if row["bytes"] is not None]
+    sizes = [row for row in rows if row["bytes"] not in (None, row["dense_bytes"])]
     times = [row for row in rows if row["latency_ms"] is not None]
     return [*([_sizes(sizes)] if sizes else []), *([_times(times)] if times else [])]
 
@@ -83,7 +101,7 @@ def _sizes(rows: list[Row]) -> Section:
     table = [
         [
             f"run {row['id']}",
-            drop.short(row["model"]),
+            cells.short(row["model"]),
             _what(row),
             f"{row['dense_bytes']:,.0f}",
             f"{row['bytes']:,.0f}",
@@ -104,25 +122,29 @@ def _times(rows: list[Row]) -> Section:
     table = [
         [
             f"run {row['id']}",
-            f"{drop.short(row['model'])} · {row['task']}",
+            f"{cells.short(row['model'])} · {row['task']}",
             _what(row),
             row["kernels"],
             row["device"] or "",
             f"{row['latency_ms']:.2f} ({row['latency_ms_p10']:.2f} – {row['latency_ms_p90']:.2f})",
             f"{row['throughput']:.1f} ± {row['throughput_sd']:.1f}",
             "" if row["speed_up"] is None else f"{row['speed_up']:.2f}",
-            "" if row["score"] is None else drop.score(row["metric"], row["score"]),
+            "" if row["score"] is None else cells.score(row["metric"], row["score"]),
+            ", ".join(kind for kind in ("time", "bytes") if row[f"front_{kind}"]),
         ]
         for row in rows
     ]
     columns = ("run", "model · task", "what", "kernels", "device", "latency ms (10 – 90 %)",
-               "examples/s", "speed-up", "score")  # fmt: skip
+               "examples/s", "speed-up", "score", "Pareto front")  # fmt: skip
     return Section("Cost · time", columns, table, tuple(_verdict(rows)))
 
 
 def _verdict(rows: list[Row]) -> list[str]:
     """What the figures say of zeros, in words."""
-    notes = ["Median latency of one example; throughput in batches, ± standard deviation."]
+    notes = [
+        "Median latency of one example; throughput in batches, ± standard deviation. Pareto front: "
+        "no other of the same task and device scores as much in less time, or in fewer bytes."
+    ]
     compared = [
         r for r in rows if r["speed_up"] is not None and (r["pattern"] or r["quantization"])
     ]
@@ -142,20 +164,24 @@ def _verdict(rows: list[Row]) -> list[str]:
     return notes
 
 
-def figure(rows: Sequence[Row], path: Path) -> None:
+def figure(rows: Sequence[Row]) -> Figure:
     """Score against latency, a line per model and task."""
     places: dict[str, list[Row]] = {}
     for row in rows:
         if row["latency_ms"] is not None and row["score"] is not None:
-            label = f"{drop.short(row['model'])} · {row['task']} · {row['kernels']}"
+            label = f"{cells.short(row['model'])} · {row['task']} · {row['kernels']}"
             places.setdefault(label, []).append(row)
-    if not places:
-        raise RequestError("--plot: no evaluation was timed yet, `jdna eval --time` does")
     lines = []
     for label, own in places.items():
         ordered = sorted(own, key=lambda row: row["latency_ms"])
         x = tuple(row["latency_ms"] for row in ordered)
         y = tuple(100 * row["score"] for row in ordered)
-        lines.append(plots.Line(label, x, y, (None,) * len(x)))
-    panel = plots.Panel("Score and latency", "median latency of one example (ms)", tuple(lines))
-    plots.panels([panel], "score (%)", None, "one point per timed evaluation", path)
+        lines.append(Line(label, x, y, (None,) * len(x)))
+    panels = (
+        [Panel("Score and latency", "median latency of one example (ms)", tuple(lines))]
+        if lines
+        else []
+    )
+    return Figure(
+        tuple(panels), "score (%)", None, "one point per timed evaluation", "What sparsity buys"
+    )

@@ -1,0 +1,215 @@
+"""`advise`: how much of a model may be pruned for a task: `--task T --tolerance 1%`.
+
+For each model and way of pruning: the critical sparsity, the largest at which the drop is not above
+the tolerance. Drops are made monotone over the levels (isotonic regression). Its 95 % interval is a
+bootstrap over seeds, and over the examples of each where their answers were saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jdna_cli.reports import cells, predictions, statistics
+from jdna_cli.reports.figures import Figure, Line, Panel
+from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.statistics import Floats
+from jdna_cli.reports.tables import Section
+
+EMPTY = (
+    "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
+)
+TIMES = 500
+_WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "prunable",
+        "calibration", "schedule", "teacher")  # fmt: skip
+
+
+def rows(source: Source) -> list[Row]:
+    """One row per model, task and way of pruning, those that may lose most first."""
+    places: dict[tuple[Any, ...], list[Row]] = {}
+    for row in cells.labelled(source):
+        pruned = not cells.plain(row) and row["pattern"] and not row["quantization"]
+        if pruned and row["mean_relative_drop"] is not None:
+            key = (*(row[name] for name in _WAY), cells.kind_of(row))
+            places.setdefault(key, []).append(row)
+    found = [_advice(own, source) for own in places.values()]
+    return sorted(found, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
+
+
+def _advice(own: list[Row], source: Source) -> Row:
+    levels = sorted(own, key=cells.level)
+    first, patterned = own[0], cells.kind_of(own[0]) == "N:M"
+    xs = [row["sparsity"] for row in levels]
+    drops = [row["mean_relative_drop"] for row in levels]
+    weights = [float(row["n"]) for row in levels]
+    tolerance = source.tolerance
+
+    def critical_of(means: Sequence[float]) -> float:
+        found = statistics.critical(xs, means, tolerance, weights)
+        # Between two patterns there is none.
+        return max([0.0, *(x for x in xs if x <= found + 1e-12)]) if patterned else found
+
+    low, high, resampled = _interval(levels, source, critical_of)
+    row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *_WAY[3:])}
+    row |= {
+        "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first), "tolerance": tolerance,
+        "critical_sparsity": critical_of(drops), "ci_low": low, "ci_high": high,
+        "resampled": resampled, "dense_score": first["dense_score"],
+        "levels": len(levels), "highest_level": xs[-1],
+        "n": min(row["n"] for row in levels),
+    }  # fmt: skip
+    row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
+    row["next"] = _next(levels, row)
+    row["_levels"] = levels
+    return row
+
+
+def _pattern(levels: list[Row], found: float) -> str | None:
+    return next((r["pattern"] for r in levels if abs(r["sparsity"] - found) < 1e-9), None)
+
+
+def _interval(
+    levels: list[Row], source: Source, critical_of: Any
+) -> tuple[float | None, float | None, str]:
+    """95 % interval of the critical sparsity, and what was resampled for it."""
+    seeds = [
+        {(one.seed, one.pruning_seed): one for one in row["_seeds"] if one.relative is not None}
+        for row in levels
+    ]
+    shared = sorted(set.intersection(*(set(s) for s in seeds)), key=str)
+    if not shared:
+        return None, None, ""
+    answers = [_answers(levels, seeds, seed, source) for seed in shared]
+    examples = all(one is not None for one in answers)
+    if len(shared) < 2 and not examples:
+        return None, None, ""
+    table = np.array([[1 - s[seed].relative for s in seeds] for seed in shared])
+
+    def draw(generator: np.random.Generator) -> float:
+        chosen = generator.integers(0, len(shared), len(shared))
+        if not examples:
+            return float(critical_of(table[chosen].mean(axis=0).tolist()))
+        means = [_resampled(answers[i], generator) for i in chosen]
+        return float(critical_of(np.mean(means, axis=0).tolist()))
+
+    low, high = statistics.bootstrap_interval(draw, TIMES)
+    told = [f"{len(shared)} seeds"] if len(shared) > 1 else []
+    told += [f"{len(answers[0])} examples"] if examples and answers[0] is not None else []
+    return low, high, " and ".join(told)
+
+
+def _answers(
+    levels: list[Row], seeds: list[dict[Any, cells.Measured]], seed: Any, source: Source
+) -> Floats | None:
+    """Scores by example (examples, 1 + levels), the dense run's first; None where not saved."""
+    metric, split = levels[0]["metric"], levels[0]["split"]
+    runs = [seeds[0][seed].dense_run, *(s[seed].run for s in seeds)]
+    found = [predictions.of_run(source, run, split, metric) if run else None for run in runs]
+    if any(one is None for one in found):
+        return None
+    names = [n for n in found[0] or {} if all(one is not None and n in one for one in found)]
+    return np.array([[one[n] for one in found if one is not None] for n in names])
+
+
+def _resampled(answers: Floats | None, generator: np.random.Generator) -> Floats:
+    """Drops at each level on examples drawn with replacement."""
+    assert answers is not None
+    means = answers[generator.integers(0, len(answers), len(answers))].mean(axis=0)
+    return np.asarray(1 - means[1:] / max(float(means[0]), 1e-9))
+
+
+def _next(levels: list[Row], row: Row) -> str:
+    """Which runs would narrow it most."""
+    found = row["critical_sparsity"]
+    if row["n"] < 3:
+        near = min(levels, key=lambda one: abs(one["sparsity"] - found))
+        return f"{3 - row['n']} more seeds, at {cells.level(near)[1]} first"
+    if found >= row["highest_level"] - 1e-9:
+        return f"more than {cells.level(levels[-1])[1]}: the largest measured is still well"
+    below = max((r["sparsity"] for r in levels if r["sparsity"] <= found), default=0.0)
+    above = min(r["sparsity"] for r in levels if r["sparsity"] > found)
+    if row["kind"] == "unstructured" and above - below > 0.06:
+        return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
+    return "more seeds"
+
+
+def _sentence(row: Row) -> str:
+    way, metric = row["way"], row["metric"]
+    what = f"{row['critical_sparsity']:.0%}"
+    if row["kind"] == "N:M":
+        what = f"{row['pattern']} ({what})" if row["pattern"] else "no N:M pattern measured"
+    sure = (
+        f"95 % interval {row['ci_low']:.0%} to {row['ci_high']:.0%} over {row['resampled']}"
+        if row["ci_low"] is not None
+        else "one seed and no saved answers, so how sure that is, is not known"
+    )
+    at_least = ""
+    if row["critical_sparsity"] >= row["highest_level"] - 1e-9:
+        at_least = ", the largest that was measured"
+    return (
+        f"{cells.short(row['model'])} on {row['label']} ({way}): {what} of the prunable weights "
+        f"may go{at_least} before {metric} drops by more than {row['tolerance']:.1%} of its dense "
+        f"{cells.score(metric, row['dense_score'])} ({sure})."
+    )
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """One table per task; below it the best way of each model, as a sentence."""
+    tasks: dict[str, list[Row]] = {}
+    for row in rows:
+        tasks.setdefault(row["task"], []).append(row)
+    found = []
+    for task, own in tasks.items():
+        table = [
+            [
+                cells.short(row["model"]),
+                row["label"],
+                f"{row['way']} · {row['kind']}",
+                f"{row['critical_sparsity']:.1%}"
+                + (f" ({row['pattern']})" if row["pattern"] else ""),
+                "" if row["ci_low"] is None else f"{row['ci_low']:.1%} to {row['ci_high']:.1%}",
+                f"{row['levels']} / {row['n']}",
+                row["next"],
+            ]
+            for row in own
+        ]
+        columns = ("model", "task", "way", "critical sparsity", "95 % interval", "levels / seeds",
+                   "next, to be surer")  # fmt: skip
+        title = f"How much may be pruned · {task} · tolerance {own[0]['tolerance']:.1%}"
+        best: dict[str, Row] = {}
+        for row in own:
+            best.setdefault(row["model"], row)
+        notes = (
+            *(_sentence(row) for row in best.values()),
+            "Critical sparsity: the largest at which the drop is not above the tolerance; drops "
+            "are made monotone (isotonic regression), linear between the levels measured.",
+        )
+        found.append(Section(title, columns, table, notes))
+    return found
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """Drop over sparsity with the tolerance as a dotted line, a panel per model and task."""
+    places: dict[tuple[str, str], list[Line]] = {}
+    for row in rows:
+        own = row["_levels"]
+        halves = [
+            None if r["ci_high"] is None else 100 * (r["ci_high"] - r["mean_relative_drop"])
+            for r in own
+        ]
+        line = Line(
+            f"{row['way']} · {row['kind']}: {row['critical_sparsity']:.0%}",
+            (0.0, *(100 * r["sparsity"] for r in own)),
+            (0.0, *(100 * r["mean_relative_drop"] for r in own)),
+            (None, *halves),
+        )
+        places.setdefault((row["model"], row["label"]), []).append(line)
+    panels = [
+        Panel(f"{cells.short(model)} · {label}", "sparsity (%)", tuple(lines))
+        for (model, label), lines in places.items()
+    ]
+    reference = 100 * rows[0]["tolerance"] if rows else None
+    note = "dotted: the tolerance; named: the critical sparsity of each way"
+    return Figure(tuple(panels), "drop (% of dense)", reference, note, "How much may be pruned")

@@ -1,0 +1,132 @@
+"""`compare`: two runs on the same examples: `--run A --run B`; paired bootstrap and McNemar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdna_cli.errors import RequestError
+from jdna_cli.reports import predictions, statistics
+from jdna_cli.reports.figures import Figure, Line, Panel
+from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.tables import Section
+
+EMPTY = "the two runs have no predictions on a shared split"
+
+_RUNS = "SELECT id, kind, status, model, task, metric, artifact, spec FROM run WHERE id IN (?, ?)"
+
+
+def rows(source: Source) -> list[Row]:
+    """One row for each split that both were measured on."""
+    if len(set(source.runs)) != 2:
+        raise RequestError("compare: name the two runs, as in --run 3 --run 7")
+    there = {row["id"]: row for row in source.query(_RUNS, source.runs).records()}
+    for number in source.runs:
+        if number not in there:
+            raise RequestError(f"--run: there is no run {number}")
+    first, second = (there[number] for number in source.runs)
+    for one in (first, second):
+        if one["kind"] not in ("finetune", "eval") or one["status"] != "finished":
+            raise RequestError(
+                f"--run: run {one['id']} is {one['status']} ({one['kind']}): only a finished "
+                "fine-tuning or evaluation has answers"
+            )
+    if first["task"] != second["task"]:
+        raise RequestError(
+            f"run {first['id']} is on {first['task']}, run {second['id']} on {second['task']}: "
+            "only answers to the same examples can be compared"
+        )
+    found = []
+    for split in _splits(predictions.folder(source, first["artifact"] or "")):
+        both = [predictions.of_run(source, r["id"], split, r["metric"]) for r in (first, second)]
+        if both[0] is not None and both[1] is not None:
+            found.append(_row(first, second, split, both[0], both[1]))
+    return found
+
+
+def _splits(folder: Path) -> list[str]:
+    names = sorted(file.stem for file in folder.glob("predictions-*.jsonl"))
+    return [name.removeprefix("predictions-") for name in names]
+
+
+def _row(
+    first: Row, second: Row, split: str, one: dict[str, float], other: dict[str, float]
+) -> Row:
+    a, b = predictions.paired(one, other)
+    apart = statistics.difference(a, b)
+    row: Row = {
+        "first": first["id"], "second": second["id"], "task": first["task"],
+        "metric": first["metric"], "split": split, "examples": len(a),
+        "first_score": float(a.mean()), "second_score": float(b.mean()),
+        "difference": apart.mean, "ci_low": apart.low, "ci_high": apart.high,
+        "only_first": None, "only_second": None, "mcnemar_p": None,
+        "differs_in": _differs(first["spec"], second["spec"]),
+    }  # fmt: skip
+    if set(np.unique(np.concatenate([a, b]))) <= {0.0, 1.0}:
+        lost, won, p = statistics.mcnemar(a > 0.5, b > 0.5)
+        row |= {"only_first": lost, "only_second": won, "mcnemar_p": p}
+    return row
+
+
+def _differs(first: Any, second: Any) -> str:
+    """The fields in which two requests differ, in words."""
+    one, other = (json.loads(s) if isinstance(s, str) else s for s in (first, second))
+    names = [n for n in {**one, **other} if one.get(n) != other.get(n)]
+    return ", ".join(f"{n} {one.get(n)} → {other.get(n)}" for n in names)
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """One table, a row per split."""
+    if not rows:
+        return []
+    table = [
+        [
+            row["split"],
+            str(row["examples"]),
+            f"{100 * row['first_score']:.1f}",
+            f"{100 * row['second_score']:.1f}",
+            _signed(row["difference"]),
+            ""
+            if row["ci_low"] is None
+            else f"{_signed(row['ci_low'])} to {_signed(row['ci_high'])}",
+            "" if row["only_first"] is None else f"{row['only_first']} / {row['only_second']}",
+            "" if row["mcnemar_p"] is None else f"{row['mcnemar_p']:.3g}",
+        ]
+        for row in rows
+    ]
+    one = rows[0]
+    title = f"run {one['first']} against run {one['second']} · {one['task']} · {one['metric']}"
+    columns = ("split", "examples", "first", "second", "difference", "95 % interval",
+               "only first / second right", "McNemar p")  # fmt: skip
+    notes = (
+        f"They differ in: {one['differs_in'] or 'nothing that was asked'}.",
+        "Points of the metric; interval: paired bootstrap over examples; McNemar: exact, "
+        "two-sided. Both say how sure the difference is for these two models, not for other seeds.",
+    )
+    return [Section(title, columns, table, notes)]
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """The difference with its interval, by split."""
+    points = [row for row in rows if row["ci_low"] is not None]
+    if not points:
+        return Figure((), "")
+    line = Line(
+        "second − first",
+        tuple(float(i) for i in range(len(points))),
+        tuple(100 * row["difference"] for row in points),
+        tuple(100 * (row["ci_high"] - row["ci_low"]) / 2 for row in points),
+        joined=False,
+    )
+    ticks = tuple((float(i), row["split"]) for i, row in enumerate(points))
+    title = f"run {rows[0]['first']} against run {rows[0]['second']}"
+    panel = Panel(title, "split", (line,), ticks)
+    return Figure((panel,), "difference (points)", 0.0, "bands: 95 % paired bootstrap", title)

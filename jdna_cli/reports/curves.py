@@ -1,0 +1,181 @@
+"""Performance over sparsity, line by line: the table and the figure that most reports share.
+
+A report says what its lines are (tasks, shares of the data, regimes, criteria, …), and what tells
+its tables apart; levels of sparsity, N:M or bits are the columns, and the axis of the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jdna_cli.reports import cells
+from jdna_cli.reports.figures import Figure, Line, Panel
+from jdna_cli.reports.source import Row
+from jdna_cli.reports.tables import Section, sparkline
+
+_PATTERNS = ("unstructured", "N:M", "dense")
+# What tells tables apart that compare something within one task.
+WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "prunable", "bits",
+                 "calibration", "schedule", "teacher")  # fmt: skip
+INTERVAL = "± half the width of the 95 % interval over seeds (Student's t)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What stands beside what."""
+
+    title: str
+    line: Callable[[Row], str]
+    # Columns whose values tell tables apart, besides what is taken (unstructured, N:M, …).
+    apart: tuple[str, ...]
+    least: int = 1  # lines that a table needs
+    belongs: Callable[[Row], bool] = lambda row: True
+    difficulty: bool = False  # whether lines are tasks, and have one
+
+
+def _groups(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
+    """All cells but plain dense ones, table by table."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if cells.plain(row) or not how.belongs(row):
+            continue
+        key = [row[name] for name in how.apart]
+        if row["quantization"] and "bits" in how.apart:
+            key[how.apart.index("bits")] = None  # the columns of the table
+        found.setdefault((*key, cells.kind_of(row)), []).append(row)
+    kept = {key: own for key, own in found.items() if len({how.line(r) for r in own}) >= how.least}
+    return dict(sorted(kept.items(), key=lambda item: tuple(str(x) for x in item[0])))
+
+
+def _title(how: Comparison, own: list[Row]) -> str:
+    first = own[0]
+    parts = [cells.short(first["model"])] if "model" in how.apart else []
+    parts += [first["label"]] if "_family" in how.apart else []
+    free = [name for name in cells.WHAT if name not in how.apart and name != "sparsity"]
+    parts.append(cells.way(first, [name for name in free if name != "pattern"]))
+    return f"{how.title} · {' · '.join(part for part in parts if part)}"
+
+
+def _lines(own: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in own:
+        found.setdefault((how.line(row), row["split"], row["recipe"]), []).append(row)
+    return found
+
+
+def sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
+    """One table for each group, a row for each line, a column for each level."""
+    dense = {(r["model"], r["recipe"], r["split"]): r for r in rows if cells.plain(r)}
+    return [_section(own, how, dense) for own in _groups(rows, how).values()]
+
+
+def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
+    levels = sorted({cells.level(row) for row in own})
+    table: list[list[str]] = []
+    heat: list[list[float | None]] = []
+    unmatched, alone = 0, False
+    for (label, split, recipe), there in _lines(own, how).items():
+        by_level = {cells.level(row): row for row in there}
+        unmatched += sum(row["mean_relative"] is None for row in there)
+        alone = alone or any(row["n"] == 1 for row in there)
+        seeds = sorted({row["n"] for row in there})
+        # Difficulty is the dense runs' own: a pruned cell may have been run on fewer seeds.
+        base = dense.get((there[0]["model"], recipe, split), there[0])
+        table.append(
+            [
+                label,
+                there[0]["metric"],
+                *([cells.percent(base["difficulty"])] if how.difficulty else []),
+                cells.score(base["metric"], base["dense_score"]),
+                "–".join(str(n) for n in (seeds if len(seeds) < 2 else (seeds[0], seeds[-1]))),
+                sparkline([by_level[x]["mean_relative"] if x in by_level else None
+                           for x in levels]),
+                *(cell(by_level.get(x)) for x in levels),
+            ]
+        )  # fmt: skip
+        heat.append([_heat(by_level.get(x)) for x in levels])
+    notes = [f"Drop in % of the dense score, {INTERVAL}; curve: relative performance, 0 to 100 %."]
+    if how.difficulty:
+        notes.append("Tasks from easy to hard by (human − dense) / human.")
+    if alone:
+        notes.append("One seed tells nothing of the spread: such cells have no interval.")
+    if unmatched:
+        notes.append(
+            f"{unmatched} cells (×) have no dense run with a score above 0 to compare with."
+        )
+    fixed = ("line", "metric", *(("difficulty",) if how.difficulty else ()), "dense", "seeds",
+             "curve")  # fmt: skip
+    fixed = ("task" if how.difficulty else how.title.split()[0].lower(), *fixed[1:])
+    columns = (*fixed, *(name for _, name in levels))
+    return Section(_title(how, own), columns, table, tuple(notes), len(fixed), tuple(heat))
+
+
+def _heat(row: Row | None) -> float | None:
+    if row is None or row["mean_relative_drop"] is None:
+        return None
+    return min(1.0, max(0.0, float(row["mean_relative_drop"])))
+
+
+def cell(row: Row | None) -> str:
+    """A cell's drop with its interval; × where there is nothing to compare it with."""
+    if row is None:
+        return ""
+    if row["mean_relative_drop"] is None:
+        return "×"
+    text = f"{100 * row['mean_relative_drop']:.1f}"
+    if row["ci_high"] is not None:
+        text += f" ± {100 * (row['ci_high'] - row['mean_relative_drop']):.1f}"
+    # A rounded nothing has no sign.
+    return ("0.0" + text[4:] if text.startswith("-0.0") else text).replace("-", "−")
+
+
+def figure(rows: Sequence[Row], how: Comparison) -> Figure:
+    """Relative performance against what is taken, a line for each line of the table."""
+    panels = []
+    for own in _groups(rows, how).values():
+        kind = cells.kind_of(own[0])
+        unstructured, rounded = kind == "unstructured", kind not in _PATTERNS
+        lines = []
+        for (label, _, _), there in _lines(own, how).items():
+            known = sorted((r for r in there if r["mean_relative"] is not None), key=cells.level)
+            if known:
+                lines.append(_line(label, known, how, rounded=rounded))
+        ticks = () if unstructured else tuple(sorted({_tick(row) for row in own}))
+        x_label = "sparsity (%)" if unstructured else "N:M (N of each M weights kept)"
+        x_label = "bits" if rounded else "no weights taken" if kind == "dense" else x_label
+        if lines:
+            panels.append(Panel(_title(how, own), x_label, tuple(lines), ticks))
+    return Figure(
+        tuple(panels), "relative performance (% of dense)", 100.0, seeds_note(rows), how.title
+    )
+
+
+def seeds_note(rows: Sequence[Row]) -> str:
+    """Over how many seeds means and bands are."""
+    counts = sorted({row["n"] for row in rows})
+    if not counts or counts == [1]:
+        return "n = 1 seed, so the spread is not known"
+    seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"mean over n = {seeds} seeds, bands: 95 % interval (Student's t)"
+
+
+def _tick(row: Row) -> tuple[float, str]:
+    number, name = cells.level(row)
+    return (number if row["quantization"] else 100 * number), name
+
+
+def _line(label: str, own: list[Row], how: Comparison, *, rounded: bool) -> Line:
+    difficulty = own[0]["difficulty"] if how.difficulty else None
+    name = label if difficulty is None else f"{label}, difficulty {cells.percent(difficulty)}"
+    halves = [
+        None if row["ci_high"] is None else 100 * (row["ci_high"] - row["mean_relative_drop"])
+        for row in own
+    ]
+    ys = [100 * row["mean_relative"] for row in own]
+    # Where nothing is rounded is too far to the left to be shown.
+    xs = [cells.level(row)[0] if rounded else 100 * row["sparsity"] for row in own]
+    if not rounded and xs[0] > 0:
+        xs, ys, halves = [0.0, *xs], [100.0, *ys], [None, *halves]
+    return Line(name, tuple(xs), tuple(ys), tuple(halves))

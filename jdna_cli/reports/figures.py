@@ -1,0 +1,38 @@
+"""Figures as data: what `plots` draws for papers, and `page` draws for browsers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: heights with half the width of their interval (None: not known)."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    spread: tuple[float | None, ...]
+    joined: bool = True  # else points alone
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: lines over a shared axis, whose ticks may carry names."""
+
+    title: str
+    x_label: str
+    lines: tuple[Line, ...]
+    ticks: tuple[tuple[float, str], ...] = ()
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Small multiples on one height axis, with a dotted line at `reference`."""
+
+    panels: tuple[Panel, ...]
+    y_label: str
+    reference: float | None = None
+    note: str = ""
+    title: str = ""

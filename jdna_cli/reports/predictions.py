@@ -1,0 +1,62 @@
+"""The saved answers of runs, example by example."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jdna_cli.errors import RequestError
+from jdna_cli.reports.source import Source
+
+_RUN = "SELECT id, kind, status, model, task, metric, artifact FROM run WHERE id = ?"
+
+
+def folder(source: Source, artifact: str) -> Path:
+    """Where a run's files are; its column is relative to the home folder if they are inside."""
+    return source.home / artifact
+
+
+def scores(file: Path, metric: str) -> dict[str, float] | None:
+    """Each example's share of the metric by its name; None where the metric is no mean of such.
+
+    For accuracy: 1 where the answer is right, 0 where it is wrong.
+    """
+    found: dict[str, float] = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            row: dict[str, Any] = json.loads(line)
+            if metric == "accuracy" and "label" in row and "prediction" in row:
+                own = row.get("accuracy", float(row["label"] == row["prediction"]))
+            else:
+                own = row.get(metric)
+            if own is None:
+                return None
+            found[str(row["id"])] = float(own)
+    return found or None
+
+
+def of_run(source: Source, number: int, split: str, metric: str) -> dict[str, float] | None:
+    """A run's scores by example, or None where its predictions are not there."""
+    rows = source.query(_RUN, (number,)).records()
+    if not rows or not rows[0]["artifact"]:
+        return None
+    file = folder(source, rows[0]["artifact"]) / f"predictions-{split}.jsonl"
+    return scores(file, metric) if file.is_file() else None
+
+
+def paired(
+    first: dict[str, float], second: dict[str, float]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Both runs' scores of the examples that they share, in one order.
+
+    Raises:
+        RequestError: they share none.
+    """
+    names = [name for name in first if name in second]
+    if not names:
+        raise RequestError("the two runs share no example: they were not measured on the same data")
+    return np.array([first[n] for n in names]), np.array([second[n] for n in names])

@@ -1,0 +1,143 @@
+"""What a report is made from: a database that is only read, and which of its runs are meant."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jdna_cli.errors import RequestError
+from jdna_cli.store.reading import Rows
+
+Row = dict[str, Any]
+Query = Callable[..., Rows]  # (SQL, parameters) -> rows
+
+# Which runs are dense references: filters on what was pruned leave them in.
+_REFERENCE = "(run.regime = 'dense' AND run.pattern IS NULL AND run.teacher IS NULL)"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which runs a report is about; what is empty filters nothing."""
+
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    regimes: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()  # unstructured, N:M for all of those, or one as 2:4
+    seeds: tuple[int, ...] = ()
+    since: dt.date | None = None
+    until: dt.date | None = None  # that day included
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What was asked, by flag, in words."""
+        lists = {"model": self.models, "task": self.tasks, "regime": self.regimes,
+                 "criterion": self.criteria, "pattern": self.patterns,
+                 "seed": self.seeds}  # fmt: skip
+        found = {name: ", ".join(map(str, values)) for name, values in lists.items() if values}
+        found |= {"since": str(self.since)} if self.since else {}
+        return found | ({"until": str(self.until)} if self.until else {})
+
+    @property
+    def of_pruning(self) -> bool:
+        """Whether it says something of what was taken away."""
+        asked = bool(self.criteria or self.patterns or self.regimes)
+        return asked and "dense" not in self.regimes
+
+    def where(self) -> tuple[str, list[Any]]:
+        """A condition on `run` that starts with AND, and its parameters.
+
+        Dense references of the models, tasks and seeds asked for are always among the runs.
+        """
+        always: list[str] = []
+        values: list[Any] = []
+        for column, wanted in (("task", self.tasks), ("seed", self.seeds)):
+            if wanted:
+                always.append(_among(f"run.{column}", wanted))
+                values += wanted
+        if self.models:
+            # A local model goes by its path, or by the folder's name.
+            always.append(
+                f"({' OR '.join(['run.model = ? OR run.model LIKE ?'] * len(self.models))})"
+            )
+            values += [value for name in self.models for value in (name, f"%/{name}")]
+        pruned: list[str] = []
+        for column, some in (("regime", self.regimes), ("criterion", self.criteria)):
+            if some:
+                pruned.append(_among(f"run.{column}", some))
+                values += some
+        if self.patterns:
+            exact = tuple(p for p in self.patterns if p != "N:M")
+            parts = [_among("run.pattern", exact)] if exact else []
+            parts += ["run.pattern LIKE '%:%'"] if "N:M" in self.patterns else []
+            pruned.append(f"({' OR '.join(parts)})")
+            values += exact
+        if self.since:
+            pruned.append("run.finished_at >= ?")
+            values.append(f"{self.since} 00:00:00")
+        if self.until:
+            pruned.append("run.finished_at < ?")
+            values.append(f"{self.until + dt.timedelta(days=1)} 00:00:00")
+        if pruned:
+            always.append(f"({_REFERENCE} OR ({' AND '.join(pruned)}))")
+        return "".join(f" AND {condition}" for condition in always), values
+
+
+def _among(column: str, values: Iterable[object]) -> str:
+    return f"{column} IN ({', '.join('?' for _ in values)})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report may ask for."""
+
+    query: Query
+    home: Path
+    filters: Filters = Filters()
+    tolerance: float = 0.01  # drop that still counts as none
+    runs: tuple[int, ...] = ()  # the runs asked for by number
+    figure: str = ""  # the published figure that was asked for
+    notes: list[str] = field(default_factory=list)  # what the reader must know besides
+
+    def records(self, sql: str, rest: str = "") -> list[Row]:
+        """Rows of a query whose WHERE ends in the filters; `rest` follows them."""
+        condition, values = self.filters.where()
+        return self.query(f"{sql}{condition} {rest}", values).records()
+
+
+_COLUMNS = {"model": "model", "task": "task", "regime": "regime", "criterion": "criterion",
+            "pattern": "pattern", "seed": "seed"}  # fmt: skip
+
+
+def explain_nothing(source: Source) -> str:
+    """Why no run was found: the first filter that matches none, and what there is instead."""
+    given = source.filters.given
+    for name, column in _COLUMNS.items():
+        if name not in given:
+            continue
+        sql = f"SELECT DISTINCT {column} FROM run WHERE status = 'finished'"  # noqa: S608
+        found = (row[0] for row in source.query(sql, ()).rows)
+        there = sorted(str(value) for value in found if value is not None)
+        names = {known for value in there for known in (value, Path(value).name)}
+        names |= {"N:M"} if any(":" in value for value in there) else set()
+        wanted = given[name].split(", ")
+        if any(value in names for value in wanted):
+            continue
+        near = difflib.get_close_matches(wanted[0], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(there[:12])}"
+        if not there:
+            return f"--{name}: no finished run has any"
+        return f"--{name}: no finished run has {wanted[0]!r}: {hint}"
+    told = ", ".join(f"--{name} {value}" for name, value in given.items())
+    return f"no finished run matches {told} together"
+
+
+def nothing(source: Source, otherwise: str) -> RequestError:
+    """What to raise where a report has no rows."""
+    if source.filters.given:
+        return RequestError(explain_nothing(source))
+    return RequestError(otherwise)

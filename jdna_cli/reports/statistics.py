@@ -1,0 +1,238 @@
+"""Statistics of reports. Seeded: the same data give the same figures.
+
+Each says what it assumes. Imports of SciPy are inside: a plain table needs little of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SEED = 20231003
+RESAMPLES = 9_999  # of permutation tests; all permutations where there are fewer
+BOOTSTRAPS = 2_000
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; None where one value tells nothing of the spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@functools.cache
+def t_quantile(degrees: int, level: float = 0.95) -> float:
+    """Quantile of Student's t for a two-sided interval."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + level / 2))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean and Student's t interval; assumes independent values, about normally distributed."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Interval(mean, None, None, n)
+    variance = math.fsum((x - mean) ** 2 for x in values) / (n - 1)
+    half = t_quantile(n - 1, level) * math.sqrt(variance / n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def difference(first: Floats, second: Floats, level: float = 0.95) -> Interval:
+    """Mean of second − first over the same examples, by the paired bootstrap (percentiles).
+
+    Args:
+        first: one number per example, shape (n,).
+        second: the other model's, for the same examples in the same order.
+        level: of the interval.
+
+    Assumes that examples are independent draws. Source: Efron and Tibshirani 1993, chapter 13.
+    """
+    apart = second - first
+    n = len(apart)
+    if n < 2 or not np.ptp(apart):
+        return Interval(float(apart.mean()), None, None, n)
+    drawn = np.random.default_rng(SEED).integers(0, n, size=(BOOTSTRAPS, n))
+    means = apart[drawn].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(apart.mean()), float(low), float(high), n)
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[int, int, float]:
+    """McNemar's exact test: only first right, only second right, and the two-sided p-value.
+
+    Under the null hypothesis an example that only one model gets right is either's with equal
+    chance. Source: McNemar 1947; exact form by the binomial distribution.
+    """
+    from scipy.stats import binomtest
+
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
+    if lost + won == 0:
+        return lost, won, 1.0
+    return lost, won, float(binomtest(lost, lost + won).pvalue)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A statistic of order with its one-sided p-values; `least` is the smallest that n allows."""
+
+    value: float
+    rising: float
+    falling: float
+    least: float
+
+    @property
+    def two_sided(self) -> float:
+        """The p-value of either direction."""
+        return min(1.0, 2 * min(self.rising, self.falling))
+
+
+def _permutations(n: int) -> npt.NDArray[np.intp]:
+    """All orders of n things where they are few, else a seeded sample; the own order first."""
+    if math.factorial(n) <= RESAMPLES + 1:
+        return np.array(list(itertools.permutations(range(n))), dtype=np.intp)
+    generator = np.random.default_rng(SEED)
+    drawn = np.argsort(generator.random((RESAMPLES, n)), axis=1)
+    return np.concatenate([np.arange(n)[None], drawn])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Average ranks along the last axis, centred and of unit length; constant rows are zero."""
+    from scipy.stats import rankdata
+
+    ranks: Floats = rankdata(values, axis=-1).astype(float)
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    length = np.sqrt((ranks**2).sum(axis=-1, keepdims=True))
+    unit: Floats = np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
+    return unit
+
+
+def rank_trend(order: Sequence[float], values: Floats) -> Trend:
+    """Spearman's rank correlation of `order` with each row of `values`, averaged over rows.
+
+    The p-values are those of permuting the order over the columns, all rows together, so that rows
+    may depend on each other (the same tasks at several sparsities). Exact for up to seven columns.
+
+    Args:
+        order: difficulty of each task, (tasks,).
+        values: drops, (rows, tasks).
+
+    Assumes that under the null hypothesis the tasks are exchangeable.
+    """
+    ranked, heights = _ranks(np.asarray(order, float)), _ranks(np.atleast_2d(values))
+    orders = _permutations(len(order))
+    found = (ranked[orders] @ heights.T).mean(axis=1)
+    return _trend(float(found[0]), found)
+
+
+def _trend(own: float, found: Floats) -> Trend:
+    """From the data's own statistic and that of every permutation, the own one among them."""
+    slack = 1e-12
+    rising = float((found >= own - slack).mean())
+    falling = float((found <= own + slack).mean())
+    least = float((found >= found.max() - slack).mean())
+    return Trend(own, rising, falling, least)
+
+
+def ordered_trend(groups: Sequence[Sequence[float]]) -> Trend:
+    """Jonckheere and Terpstra's test that values rise from group to group, by permutation.
+
+    The statistic is the share of pairs of different groups in which the later one's value is
+    larger, ties counting half. Assumes independent values; groups may differ in size. Source:
+    Jonckheere 1954; Terpstra 1952.
+    """
+    values = np.concatenate([np.asarray(group, float) for group in groups])
+    sizes = [len(group) for group in groups]
+    label = np.repeat(np.arange(len(groups)), sizes)
+    later = label[:, None] < label[None]
+    total = int(later.sum())
+    orders = _permutations(len(values))
+    larger = (values[:, None] < values[None]) + 0.5 * (values[:, None] == values[None])
+    before, after = np.nonzero(later)
+    found = larger[orders[:, before], orders[:, after]].sum(axis=1) / total
+    return _trend(float(found[0]), found)
+
+
+def page_trend(blocks: Floats) -> Trend:
+    """Page's test that values rise over the columns of complete blocks (seeds × levels).
+
+    The statistic is the mean over blocks of Spearman's correlation with the order of the columns;
+    p-values by permuting within each block on its own (exact where that is possible). Assumes that
+    blocks are independent and, under the null hypothesis, columns exchangeable. Source: Page 1963.
+    """
+    heights = _ranks(np.atleast_2d(blocks))
+    count, n = heights.shape
+    ranked = _ranks(np.arange(n, dtype=float))
+    own = float((heights @ ranked).mean())
+    orders = list(itertools.permutations(range(n))) if n <= 7 else None
+    if orders is not None and len(orders) ** count <= RESAMPLES + 1:
+        each = [heights[i][np.array(orders)] @ ranked for i in range(count)]
+        sums = functools.reduce(lambda a, b: (a[:, None] + b[None]).ravel(), each)
+        return _trend(own, sums / count)
+    generator = np.random.default_rng(SEED)
+    shuffled = generator.permuted(np.repeat(heights[None], RESAMPLES, axis=0), axis=2)
+    return _trend(own, np.concatenate([[own], (shuffled @ ranked).mean(axis=1)]))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, so that the chance of one false alarm is held.
+
+    Source: Holm 1979; no assumption on how the tests depend on each other.
+    """
+    found, highest = [0.0] * len(values), 0.0
+    for place, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        highest = max(highest, min(1.0, (len(values) - place) * values[i]))
+        found[i] = highest
+    return found
+
+
+def critical(levels: Sequence[float], drops: Sequence[float], tolerance: float,
+             weights: Sequence[float] | None = None) -> float:  # fmt: skip
+    """The largest sparsity at which the drop is not above `tolerance`.
+
+    Drops are made monotone by isotonic regression (least squares), start at no drop where nothing
+    is pruned, and are linear between the levels measured; above the last level nothing is said.
+
+    Args:
+        levels: sparsities, rising, above 0.
+        drops: mean drop at each.
+        tolerance: drop that still counts as none.
+        weights: of each level (its number of runs); equal by default.
+    """
+    from scipy.optimize import isotonic_regression
+
+    fitted = np.maximum(isotonic_regression(np.asarray(drops, float), weights=weights).x, 0.0)
+    xs, ys = np.concatenate([[0.0], levels]), np.concatenate([[0.0], fitted])
+    over = np.flatnonzero(ys > tolerance)
+    if not len(over):
+        return float(xs[-1])
+    i = int(over[0])
+    return float(xs[i - 1] + (xs[i] - xs[i - 1]) * (tolerance - ys[i - 1]) / (ys[i] - ys[i - 1]))
+
+
+def bootstrap_interval(
+    draw: Callable[[np.random.Generator], float], times: int = BOOTSTRAPS, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a statistic that `draw` computes on a resampled data set."""
+    generator = np.random.default_rng(SEED)
+    found = np.array([draw(generator) for _ in range(times)])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def as_row(interval: Interval) -> dict[str, Any]:
+    """The interval under the names of a report's columns."""
+    return {"ci_low": interval.low, "ci_high": interval.high}

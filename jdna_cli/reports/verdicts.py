@@ -1,0 +1,411 @@
+"""Is the hypothesis borne out? Tests on cells: across tasks by difficulty, within a task by a knob.
+
+Across tasks the statistic is Spearman's correlation of difficulty and mean drop, averaged over the
+sparsities that all tasks share, with the p-value of permuting the tasks. Within a task the levels
+of a knob (shares of the data, options, …) are ordered: Page's test where each seed has all levels,
+else Jonckheere and Terpstra's. p-values are two-sided, and adjusted by Holm's method for the number
+of comparisons in a report.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from jdna_cli.reports import cells, statistics
+from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.statistics import Trend
+
+ALPHA = 0.05
+AT_CHANCE = 0.1  # of the way from chance to a perfect score
+BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
+# What makes a task harder, from easy to hard: column, and a number that rises with hardness.
+KNOBS: dict[str, Callable[[Any], float]] = {
+    "data_fraction": lambda share: -share,
+    "options": float,
+    "shots": lambda count: -count,
+    "book": lambda book: float(book == "closed"),
+    "context_words": lambda words: -words,
+    "mixture": float,
+}
+_GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task, or one level of a knob: its place from easy to hard, and its drops."""
+
+    label: str
+    order: float
+    drops: dict[float, dict[Any, float]]  # by sparsity, by seed
+    dense: float
+
+    def mean(self, level: float) -> float:
+        """Mean drop at a sparsity."""
+        return math.fsum(self.drops[level].values()) / len(self.drops[level])
+
+
+@dataclass(frozen=True)
+class Test:
+    """The trend at one sparsity, or over all that the lines share (`level` is None)."""
+
+    level: float | None
+    lines: int
+    trend: Trend
+    against: int  # pairs of lines of which the harder one dropped less
+    pairs: int
+    adjusted: float = 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Lines from easy to hard under one way of pruning, and what their drops say."""
+
+    title: str
+    axis: str  # difficulty, or the knob
+    row: Row  # one of its cells, for its columns
+    lines: tuple[Line, ...]
+    overall: Test | None
+    tests: tuple[Test, ...]
+    interaction: Trend | None  # of difficulty and the slope of drop over sparsity
+    thresholds: dict[str, tuple[float, float | None, float | None]]  # critical sparsities
+    missing: tuple[str, ...]
+    names: dict[float, str] = field(default_factory=dict)  # of levels
+
+    @property
+    def decision(self) -> str:
+        """What it says about the hypothesis, at 5 %."""
+        if self.overall is None or self.overall.adjusted > ALPHA:
+            return OPEN
+        return BORNE if self.overall.trend.rising < self.overall.trend.falling else AGAINST
+
+
+def judge(source: Source) -> list[Comparison]:
+    """All comparisons that the selected runs allow, adjusted for their number."""
+    rows = cells.labelled(source)
+    found = [_across(own, source.tolerance) for own in _by(rows, _across_key).values()]
+    for knob in KNOBS:
+        if len({row[knob] for row in rows if row[knob] is not None}) < 2:
+            continue
+        labelled = [row for row in cells.labelled(source, (knob,)) if row[knob] is not None]
+        for own in _by(labelled, _within_key).values():
+            found.append(_within(own, knob, source.tolerance))
+    kept = [one for one in found if one is not None]
+    tested = [one for one in kept if one.overall is not None]
+    values = [one.overall.trend.two_sided for one in tested if one.overall]
+    adjusted = dict(zip(map(id, tested), statistics.holm(values), strict=True))
+    return [
+        replace(one, overall=replace(one.overall, adjusted=adjusted[id(one)]))
+        if one.overall
+        else one
+        for one in kept
+    ]
+
+
+def _across_key(row: Row) -> tuple[Any, ...]:
+    return (*(row[name] for name in _GROUP), cells.kind_of(row))
+
+
+def _within_key(row: Row) -> tuple[Any, ...]:
+    return (*_across_key(row), row["task"], row["split"], row["_family"])
+
+
+def _by(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    """Pruned cells that have something to be compared with, group by group."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        if not cells.plain(row) and row["mean_relative_drop"] is not None:
+            found.setdefault(key(row), []).append(row)
+    return dict(sorted(found.items(), key=lambda item: str(item[0])))
+
+
+def _level(row: Row) -> float:
+    """How much is taken, rising."""
+    return cells.level(row)[0]
+
+
+def _line(label: str, order: float, own: list[Row]) -> Line:
+    drops = {
+        _level(row): {
+            (one.seed, one.pruning_seed): 1 - one.relative
+            for one in row["_seeds"]
+            if one.relative is not None
+        }
+        for row in own
+    }
+    return Line(label, order, drops, own[0]["dense_score"])
+
+
+@functools.cache
+def _chance_of(task: str) -> float | None:
+    """Of a built-in task, for runs that were recorded before it was."""
+    from jdna_cli.tasks import all_tasks
+
+    found = all_tasks().get(task)
+    return found.chance if found else None
+
+
+def chance(row: Row) -> float | None:
+    """What guessing scores on a cell's task."""
+    known = row["chance"]
+    return float(known) if known is not None else _chance_of(row["task"])
+
+
+def at_chance(row: Row) -> bool:
+    """Whether even the dense model has learnt next to nothing."""
+    guess = chance(row)
+    if guess is None or row["dense_score"] is None:
+        return False
+    return bool(row["dense_score"] - guess <= AT_CHANCE * (1 - guess))
+
+
+def _across(own: list[Row], tolerance: float) -> Comparison | None:
+    places: dict[tuple[Any, ...], list[Row]] = {}
+    for row in own:
+        places.setdefault((row["label"], row["split"], row["recipe"]), []).append(row)
+    # One line for each task: the recipe with the most cells, of equals the first.
+    best: dict[tuple[str, str], list[Row]] = {}
+    for (_, split, _), there in places.items():
+        key = (there[0]["task"], split)
+        if key not in best or len(there) > len(best[key]):
+            best[key] = there
+    if len({task for task, _ in best}) < 2:
+        return None
+    guessing = [there for there in best.values() if at_chance(there[0])]
+    unknown = [there for there in best.values() if there[0]["difficulty"] is None]
+    used = [there for there in best.values() if there not in guessing and there not in unknown]
+    lines = [_line(_name(there[0], best), _difficulty(there), there) for there in used]
+    missing = [f"{t[0]['label']}: at chance level even when dense, left out" for t in guessing]
+    missing += [f"{t[0]['label']}: no human score, so no difficulty, left out" for t in unknown]
+    if len(lines) < 5:
+        missing.append(f"{_tasks(len(lines))}: 5 or more are needed for p ≤ 0.05 to be possible")
+    model = cells.short(own[0]["model"])
+    title = f"{model} · {cells.way(own[0], ('bits',))} · by difficulty"
+    return _compare(title, "difficulty", own, lines, missing, tolerance, _rank_test)
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'' if count == 1 else 's'} of known difficulty"
+
+
+def _name(row: Row, places: dict[tuple[str, str], list[Row]]) -> str:
+    """A task's own name; with its split where there are two."""
+    splits = sum(task == row["task"] for task, _ in places)
+    return str(row["task"]) if splits == 1 else f"{row['task']} ({row['split']})"
+
+
+def _difficulty(own: list[Row]) -> float:
+    return math.fsum(row["difficulty"] for row in own) / len(own)
+
+
+def _within(own: list[Row], knob: str, tolerance: float) -> Comparison | None:
+    places: dict[Any, list[Row]] = {}
+    for row in own:
+        places.setdefault(row[knob], []).append(row)
+    if len(places) < 2:
+        return None
+    ordered = sorted(places, key=KNOBS[knob])
+    missing = [
+        f"{_word(knob, value)}: at chance level even when dense, left out"
+        for value in ordered
+        if at_chance(places[value][0])
+    ]
+    used = [value for value in ordered if not at_chance(places[value][0])]
+    lines = [_line(_word(knob, value), KNOBS[knob](value), places[value]) for value in used]
+    first = own[0]
+    title = f"{cells.short(first['model'])} · {first['label']} · {cells.way(first, ('bits',))}"
+    words = knob.replace("_", " ")
+    return _compare(f"{title} · by {words}", knob, own, lines, missing, tolerance, _knob_test)
+
+
+def _word(knob: str, value: Any) -> str:
+    if knob == "data_fraction":
+        return f"{value:.0%} of the data"
+    return f"{value} book" if knob == "book" else f"{value} {knob.replace('_', ' ')}"
+
+
+def _rank_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
+    if len(lines) < 3:
+        return None
+    means = np.array([[line.mean(level) for line in lines] for level in levels])
+    return statistics.rank_trend([line.order for line in lines], means)
+
+
+def _knob_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
+    if len(lines) < 2:
+        return None
+    # Of each seed, the mean over sparsities: they are not independent of each other.
+    seeds = [
+        set.intersection(*(set(line.drops[level]) for level in levels)) if levels else set()
+        for line in lines
+    ]
+    own = [
+        {s: math.fsum(line.drops[x][s] for x in levels) / len(levels) for s in there}
+        for line, there in zip(lines, seeds, strict=True)
+    ]
+    if not all(own):
+        return None
+    shared = sorted(set.intersection(*seeds), key=str)
+    if len(shared) > 1 and len(lines) > 2 and all(len(s) == len(shared) for s in seeds):
+        return statistics.page_trend(np.array([[one[s] for one in own] for s in shared]))
+    if sum(map(len, own)) < 3:
+        return None
+    return statistics.ordered_trend([list(one.values()) for one in own])
+
+
+def _compare(
+    title: str,
+    axis: str,
+    own: list[Row],
+    lines: list[Line],
+    missing: list[str],
+    tolerance: float,
+    test: Callable[[Sequence[Line], Sequence[float]], Trend | None],
+) -> Comparison:
+    names = {_level(row): cells.level(row)[1] for row in own}
+    tests = []
+    for level in sorted(names):
+        there = [line for line in lines if level in line.drops]
+        if trend := test(there, [level]):
+            tests.append(_test(level, there, trend, [level]))
+    shared = [x for x in sorted(names) if lines and all(x in line.drops for line in lines)]
+    trend = test(lines, shared) if shared else None
+    overall = _test(None, lines, trend, shared) if trend else None
+    if overall and 2 * overall.trend.least > ALPHA:
+        missing = [*missing, f"with so few values no order has p below {2 * trend.least:.2g}"
+                   if trend else ""]  # fmt: skip
+    if not shared and lines:
+        missing = [*missing, "no sparsity was measured on all of them"]
+    missing = [*missing, *_gaps(lines, shared, names)]
+    interaction = None
+    if axis == "difficulty" and len(lines) > 2 and len(shared) > 1:
+        slopes = np.array([[_slope(line, shared) for line in lines]])
+        interaction = statistics.rank_trend([line.order for line in lines], slopes)
+    adjusted = statistics.holm([one.trend.two_sided for one in tests])
+    tests = [replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)]
+    rounded = bool(own[0]["quantization"])
+    thresholds = {} if rounded else {x.label: threshold(x, tolerance) for x in lines}
+    return Comparison(title, axis, own[0], tuple(lines), overall, tuple(tests), interaction,
+                      thresholds, tuple(missing), names)  # fmt: skip
+
+
+def _test(
+    level: float | None, lines: Sequence[Line], trend: Trend, levels: Sequence[float]
+) -> Test:
+    against = pairs = 0
+    for x in levels:
+        for i, easy in enumerate(lines):
+            for hard in lines[i + 1 :] if easy.order is not None else ():
+                first, second = (easy, hard) if easy.order <= hard.order else (hard, easy)
+                if first.order == second.order:
+                    continue
+                pairs += 1
+                against += second.mean(x) < first.mean(x)
+    return Test(level, len(lines), trend, against, pairs)
+
+
+def _slope(line: Line, levels: Sequence[float]) -> float:
+    """Of drop over sparsity, through no drop at no sparsity; least squares."""
+    return math.fsum(x * line.mean(x) for x in levels) / math.fsum(x * x for x in levels)
+
+
+def _gaps(lines: Sequence[Line], levels: Sequence[float], names: dict[float, str]) -> list[str]:
+    """What else one would want to know."""
+    found = []
+    alone = sum(len(line.drops[x]) < 2 for line in lines for x in levels)
+    if alone:
+        found.append(f"{alone} of {len(lines) * len(levels)} cells have one seed: 3 or more tell "
+                     "the spread")  # fmt: skip
+    drops = [line.mean(x) for line in lines for x in levels]
+    if drops and max(drops) < 0.02:
+        found.append(f"nothing breaks: no drop reaches 2 % up to {names[levels[-1]]}, prune more")
+    worst: tuple[float, str] = (0.05, "")
+    for x in levels:
+        for easy in lines:
+            for hard in lines:
+                gap = easy.mean(x) - hard.mean(x)
+                if easy.order < hard.order and gap > worst[0]:
+                    text = (f"difficulty does not explain that {easy.label} drops {100 * gap:.0f} "
+                            f"points more than the harder {hard.label} at {names[x]}")  # fmt: skip
+                    worst = (gap, text)
+    return [*found, *([worst[1]] if worst[1] else [])]
+
+
+def threshold(line: Line, tolerance: float) -> tuple[float, float | None, float | None]:
+    """Critical sparsity of a line, and its 95 % interval over seeds (bootstrap) if there are two.
+
+    Seeds are resampled as they are: a seed's drops at all sparsities together.
+    """
+    levels = sorted(line.drops)
+    weights = [float(len(line.drops[x])) for x in levels]
+    own = statistics.critical(levels, [line.mean(x) for x in levels], tolerance, weights)
+    shared = sorted(set.intersection(*(set(line.drops[x]) for x in levels)), key=str)
+    if len(shared) < 2:
+        return own, None, None
+    table = np.array([[line.drops[x][s] for x in levels] for s in shared])
+
+    def draw(generator: np.random.Generator) -> float:
+        chosen = generator.integers(0, len(shared), len(shared))
+        return statistics.critical(levels, table[chosen].mean(axis=0).tolist(), tolerance)
+
+    low, high = statistics.bootstrap_interval(draw, times=400)
+    return own, low, high
+
+
+def one_threshold(comparison: Comparison) -> str | None:
+    """Whether one sparsity would serve all lines, in words; None where nothing is known."""
+    found = comparison.thresholds
+    if len(found) < 2:
+        return None
+    least, most = min(found, key=lambda n: found[n][0]), max(found, key=lambda n: found[n][0])
+    told = (
+        f"critical sparsities go from {found[least][0]:.0%} ({least}) to "
+        f"{found[most][0]:.0%} ({most})"
+    )
+    highs = [high for _, _, high in found.values() if high is not None]
+    lows = [low for _, low, _ in found.values() if low is not None]
+    if len(highs) < len(found):
+        return f"{told}; with one seed it is not known whether one threshold would serve all"
+    if max(lows) > min(highs):
+        return f"no one threshold serves all: {told}, and their 95 % intervals do not meet"
+    return f"one threshold may serve all: {told}, but their 95 % intervals share a value"
+
+
+def sentence(comparisons: Sequence[Comparison]) -> str:
+    """The answer in a sentence or two."""
+    if not comparisons:
+        return "Nothing to judge: no two tasks, or levels of a task, were pruned alike."
+    counts = {
+        word: sum(one.decision == word for one in comparisons) for word in (BORNE, AGAINST, OPEN)
+    }
+    total = len(comparisons)
+    of = f"{total} comparison{'' if total == 1 else 's'}"
+    if counts[BORNE] and not counts[AGAINST]:
+        head = "The hypothesis is borne out: drops grow with difficulty"
+    elif counts[AGAINST] and not counts[BORNE]:
+        head = "The hypothesis is contradicted: drops shrink as difficulty grows"
+    elif counts[BORNE]:
+        head = "The evidence is mixed"
+    else:
+        rising = sum(one.overall.trend.value > _null(one) for one in comparisons if one.overall)
+        tested = sum(one.overall is not None for one in comparisons)
+        return (
+            f"Undecided: in none of {of} is the trend of drop over difficulty clear at 5 % "
+            f"(drops grow with difficulty in {rising} of the {tested} that could be tested)."
+        )
+    return (
+        f"{head}. Of {of}: borne out in {counts[BORNE]}, contradicted in {counts[AGAINST]}, "
+        f"undecided in {counts[OPEN]} (two-sided tests at 5 %, adjusted for their number)."
+    )
+
+
+def _null(comparison: Comparison) -> float:
+    """The statistic where there is no trend: Jonckheere's is a share of pairs."""
+    assert comparison.overall is not None
+    pages = comparison.axis == "difficulty" or comparison.overall.trend.value < 0
+    return 0.0 if pages else 0.5
