@@ -58,11 +58,17 @@ def sections_as_text(sections: Sequence[Section], form: str) -> str:
     """Tables one below the other."""
     write = {"table": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv}[form]
     if form != "latex":  # a caption is its table's own
-        sections = [
-            replace(one, notes=tuple(n for n in one.notes if n not in after.notes))
-            for one, after in zip(sections, [*sections[1:], Section("", (), [])], strict=True)
-        ]
+        sections = told_once(sections)
     return "\n".join(write(section) for section in sections)
+
+
+def told_once(sections: Sequence[Section]) -> list[Section]:
+    """A note that the next table has too stands below the last of them."""
+    following = [*sections[1:], Section("", (), [])]
+    return [
+        replace(one, notes=tuple(note for note in one.notes if note not in after.notes))
+        for one, after in zip(sections, following, strict=True)
+    ]
 
 
 # From no drop to a total one: light to dark, so that greys say the same. (background, text)

@@ -394,6 +394,8 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
     else:
         rising = sum(one.overall.trend.value > _null(one) for one in comparisons if one.overall)
         tested = sum(one.overall is not None for one in comparisons)
+        if not tested:
+            return f"Undecided: none of {of} has the tasks, levels or seeds that a test needs."
         return (
             f"Undecided: in none of {of} is the trend of drop over difficulty clear at 5 % "
             f"(drops grow with difficulty in {rising} of the {tested} that could be tested)."

@@ -54,13 +54,19 @@ def _advice(own: list[Row], source: Source) -> Row:
     low, high, resampled = _interval(levels, source, critical_of)
     row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *_WAY[3:])}
     row |= {
-        "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first), "tolerance": tolerance,
+        "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first),
+        "tolerance": tolerance,
         "critical_sparsity": critical_of(drops), "ci_low": low, "ci_high": high,
         "resampled": resampled, "dense_score": first["dense_score"],
         "levels": len(levels), "highest_level": xs[-1],
         "n": min(row["n"] for row in levels),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
+    found = row["critical_sparsity"]
+    row["between"] = (
+        max((x for x in xs if x <= found), default=0.0),
+        min((x for x in xs if x > found), default=None),
+    )
     row["next"] = _next(levels, row)
     row["_levels"] = levels
     return row
@@ -123,14 +129,15 @@ def _resampled(answers: Floats | None, generator: np.random.Generator) -> Floats
 def _next(levels: list[Row], row: Row) -> str:
     """Which runs would narrow it most."""
     found = row["critical_sparsity"]
+    below, above = row["between"]
+    if above is not None and row["kind"] == "unstructured" and above - below > 0.15:
+        return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
     if row["n"] < 3:
         near = min(levels, key=lambda one: abs(one["sparsity"] - found))
         return f"{3 - row['n']} more seeds, at {cells.level(near)[1]} first"
     if found >= row["highest_level"] - 1e-9:
         return f"more than {cells.level(levels[-1])[1]}: the largest measured is still well"
-    below = max((r["sparsity"] for r in levels if r["sparsity"] <= found), default=0.0)
-    above = min(r["sparsity"] for r in levels if r["sparsity"] > found)
-    if row["kind"] == "unstructured" and above - below > 0.06:
+    if above is not None and row["kind"] == "unstructured" and above - below > 0.06:
         return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
     return "more seeds"
 
@@ -147,7 +154,9 @@ def _sentence(row: Row) -> str:
     )
     at_least = ""
     if row["critical_sparsity"] >= row["highest_level"] - 1e-9:
-        at_least = ", the largest that was measured"
+        at_least = ", the largest that was measured,"
+    elif row["kind"] == "unstructured":
+        at_least = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
     return (
         f"{cells.short(row['model'])} on {row['label']} ({way}): {what} of the prunable weights "
         f"may go{at_least} before {metric} drops by more than {row['tolerance']:.1%} of its dense "

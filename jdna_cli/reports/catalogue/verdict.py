@@ -160,5 +160,5 @@ def figure(rows: Sequence[Row]) -> Figure:
         x_label = "difficulty (% of the human score)" if one.axis == "difficulty" else one.axis
         if lines:
             panels.append(Panel(one.title, x_label.replace("_", " "), tuple(lines), ticks))
-    note = verdicts.sentence(comparisons(rows))
+    note = "mean drop over seeds of each task or level, from easy to hard; a line per sparsity"
     return Figure(tuple(panels), "drop (% of dense)", 0.0, note, "Verdict")
