@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ def report(
     from jdna_cli.reports import plots
     from jdna_cli.reports.source import Filters
 
+    # Short-lived, and full of small things that stay: there is nothing to collect.
+    gc.disable()
     if name == "list":
         print(_listed(as_json=as_json), end="")
         return
@@ -199,15 +202,15 @@ def write(name: str, source: Source, targets: Targets) -> str:
         from jdna_cli.reports import page
 
         page.write(targets.html, name, source)
-    public = [cells.public(row) for row in rows]
     files = {"plot": targets.plot, "html": targets.html}
-    if targets.wrapped:
-        told = {kind: str(path) if path else None for kind, path in files.items()}
-        found = {"report": name, "rows": public, **told}
-        return json.dumps(found, allow_nan=False, default=str) + "\n"
-    if targets.form is o.Format.JSON:
-        return json.dumps(public, allow_nan=False, default=str) + "\n"
-    if targets.form is o.Format.CSV:
+    if targets.form in (o.Format.JSON, o.Format.CSV):
+        public = [cells.public(row) for row in rows]
+        if targets.wrapped:
+            told = {kind: str(path) if path else None for kind, path in files.items()}
+            found = {"report": name, "rows": public, **told}
+            return json.dumps(found, allow_nan=False, default=str) + "\n"
+        if targets.form is o.Format.JSON:
+            return json.dumps(public, allow_nan=False, default=str) + "\n"
         columns = list(public[0]) if public else ["task"]
         return tables.records_as_csv(columns, [[row[c] for c in columns] for row in public])
     sections = chosen.sections(rows)

@@ -117,9 +117,7 @@ def _cell(
         told = mean_interval(drops)
         row["mean_relative_drop"], row["mean_relative"] = told.mean, 1 - told.mean
         row["ci_low"], row["ci_high"] = told.low, told.high
-        if len(drops) > 1:
-            squares = math.fsum((x - told.mean) ** 2 for x in drops)
-            row["sd_relative_drop"] = math.sqrt(squares / (len(drops) - 1))
+        row["sd_relative_drop"] = told.deviation
     chance, dense = row["chance"], row["dense_score"]
     if chance is not None and dense is not None and dense > chance and not lower:
         row["share_lost"] = (dense - row["score"]) / (dense - chance)

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from jdna_cli.errors import RequestError
 from jdna_cli.reports.source import Source
 
-_RUN = "SELECT id, kind, status, model, task, metric, artifact FROM run WHERE id = ?"
-
 
 def folder(source: Source, artifact: str) -> Path:
     """Where a run's files are; its column is relative to the home folder if they are inside."""
@@ -39,13 +37,30 @@ def scores(file: Path, metric: str) -> dict[str, float] | None:
     return found or None
 
 
-def of_run(source: Source, number: int, split: str, metric: str) -> dict[str, float] | None:
-    """A run's scores by example, or None where its predictions are not there."""
-    rows = source.query(_RUN, (number,)).records()
-    if not rows or not rows[0]["artifact"]:
-        return None
-    file = folder(source, rows[0]["artifact"]) / f"predictions-{split}.jsonl"
-    return scores(file, metric) if file.is_file() else None
+class Answers:
+    """Scores by example of any run; each file is read once."""
+
+    def __init__(self, source: Source) -> None:
+        """Look up where runs' files are."""
+        sql = "SELECT id, artifact FROM run WHERE status = 'finished' AND artifact IS NOT NULL"
+        self._source, self._artifacts = source, dict(source.query(sql, ()).rows)
+        there = source.home.is_dir()
+        self._near = {file.name for file in source.home.iterdir()} if there else set()
+        self._read: dict[tuple[int, str, str], dict[str, float] | None] = {}
+
+    def of(self, number: int, split: str, metric: str) -> dict[str, float] | None:
+        """A run's scores, or None where its predictions are not there."""
+        key = (number, split, metric)
+        if key not in self._read:
+            self._read[key] = self._scores(number, split, metric)
+        return self._read[key]
+
+    def _scores(self, number: int, split: str, metric: str) -> dict[str, float] | None:
+        artifact = self._artifacts.get(number)
+        if artifact is None or ("/" not in artifact and artifact not in self._near):
+            return None
+        file = folder(self._source, artifact) / f"predictions-{split}.jsonl"
+        return scores(file, metric) if file.is_file() else None
 
 
 def paired(

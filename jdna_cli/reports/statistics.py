@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ class Interval:
     low: float | None
     high: float | None
     n: int
+    deviation: float | None = None  # standard deviation (n - 1)
 
 
 @functools.cache
@@ -46,9 +46,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = math.fsum(values) / n
     if n < 2:
         return Interval(mean, None, None, n)
-    variance = math.fsum((x - mean) ** 2 for x in values) / (n - 1)
-    half = t_quantile(n - 1, level) * math.sqrt(variance / n)
-    return Interval(mean, mean - half, mean + half, n)
+    deviation = math.sqrt(math.fsum([(x - mean) ** 2 for x in values]) / (n - 1))
+    half = t_quantile(n - 1, level) * deviation / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n, deviation)
 
 
 def difference(first: Floats, second: Floats, level: float = 0.95) -> Interval:
@@ -100,6 +100,7 @@ class Trend:
         return min(1.0, 2 * min(self.rising, self.falling))
 
 
+@functools.lru_cache(maxsize=8)
 def _permutations(n: int) -> npt.NDArray[np.intp]:
     """All orders of n things where they are few, else a seeded sample; the own order first."""
     if math.factorial(n) <= RESAMPLES + 1:
@@ -111,20 +112,21 @@ def _permutations(n: int) -> npt.NDArray[np.intp]:
 
 def _ranks(values: Floats) -> Floats:
     """Average ranks along the last axis, centred and of unit length; constant rows are zero."""
-    from scipy.stats import rankdata
-
-    ranks: Floats = rankdata(values, axis=-1).astype(float)
-    ranks -= ranks.mean(axis=-1, keepdims=True)
+    below = (values[..., None, :] < values[..., :, None]).sum(axis=-1)
+    equal = (values[..., None, :] == values[..., :, None]).sum(axis=-1)
+    ranks = below + equal / 2
+    ranks = ranks - ranks.mean(axis=-1, keepdims=True)
     length = np.sqrt((ranks**2).sum(axis=-1, keepdims=True))
     unit: Floats = np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
     return unit
 
 
-def rank_trend(order: Sequence[float], values: Floats) -> Trend:
-    """Spearman's rank correlation of `order` with each row of `values`, averaged over rows.
+def rank_trends(order: Sequence[float], values: Floats) -> tuple[list[Trend], Trend]:
+    """Spearman's rank correlation of `order` with each row of `values`, and their mean.
 
-    The p-values are those of permuting the order over the columns, all rows together, so that rows
-    may depend on each other (the same tasks at several sparsities). Exact for up to seven columns.
+    The p-values are those of permuting the order over the columns, for the mean in all rows
+    together, so that rows may depend on each other (the same tasks at several sparsities). Exact
+    for up to seven columns.
 
     Args:
         order: difficulty of each task, (tasks,).
@@ -133,9 +135,10 @@ def rank_trend(order: Sequence[float], values: Floats) -> Trend:
     Assumes that under the null hypothesis the tasks are exchangeable.
     """
     ranked, heights = _ranks(np.asarray(order, float)), _ranks(np.atleast_2d(values))
-    orders = _permutations(len(order))
-    found = (ranked[orders] @ heights.T).mean(axis=1)
-    return _trend(float(found[0]), found)
+    found = ranked[_permutations(len(order))] @ heights.T
+    mean = found.mean(axis=1)
+    each = [_trend(float(column[0]), column) for column in found.T]
+    return each, _trend(float(mean[0]), mean)
 
 
 def _trend(own: float, found: Floats) -> Trend:
@@ -199,40 +202,69 @@ def holm(values: Sequence[float]) -> list[float]:
     return found
 
 
-def critical(levels: Sequence[float], drops: Sequence[float], tolerance: float,
-             weights: Sequence[float] | None = None) -> float:  # fmt: skip
-    """The largest sparsity at which the drop is not above `tolerance`.
+def monotone(values: Floats, weights: Sequence[float] | None = None) -> Floats:
+    """Isotonic regression (least squares) of each row of `values`, (rows, levels), not below 0.
 
-    Drops are made monotone by isotonic regression (least squares), start at no drop where nothing
-    is pruned, and are linear between the levels measured; above the last level nothing is said.
+    By the max-min formula: the fit at i is the largest, over a ≤ i, of the smallest, over b ≥ i, of
+    the weighted means of a … b. Source: Barlow, Bartholomew, Bremner and Brunk 1972, theorem 1.4.
+    """
+    fitted: Floats = np.array(values, float)
+    falling = (np.diff(fitted, axis=1) < 0).any(axis=1)
+    if falling.any():
+        fitted[falling] = _max_min(fitted[falling], weights)
+    return np.maximum(fitted, 0.0, out=fitted)
+
+
+def _max_min(values: Floats, weights: Sequence[float] | None) -> Floats:
+    rows, count = values.shape
+    own = np.ones(count) if weights is None else np.asarray(weights, float)
+    sums = np.concatenate([np.zeros((rows, 1)), np.cumsum(values * own, axis=1)], axis=1)
+    totals = np.concatenate([[0.0], np.cumsum(own)])
+    fitted: Floats = np.full((rows, count), -np.inf)
+    for a in range(count):
+        means = (sums[:, a + 1 :] - sums[:, a : a + 1]) / (totals[a + 1 :] - totals[a])
+        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        np.maximum(fitted[:, a:], least, out=fitted[:, a:])
+    return fitted
+
+
+def critical(
+    levels: Sequence[float],
+    drops: Floats,
+    tolerance: float,
+    weights: Sequence[float] | None = None,
+) -> Floats:
+    """The largest sparsity at which the drop is not above `tolerance`, for each row of `drops`.
+
+    Drops are made monotone, start at no drop where nothing is pruned, and are linear between the
+    levels measured; above the last level nothing is said.
 
     Args:
-        levels: sparsities, rising, above 0.
-        drops: mean drop at each.
+        levels: sparsities, rising, above 0, (levels,).
+        drops: mean drop at each, (rows, levels).
         tolerance: drop that still counts as none.
         weights: of each level (its number of runs); equal by default.
+
+    Returns:
+        (rows,)
     """
-    from scipy.optimize import isotonic_regression
+    fitted = monotone(np.atleast_2d(drops), weights)
+    ys = np.concatenate([np.zeros((len(fitted), 1)), fitted], axis=1)
+    xs = np.concatenate([[0.0], levels])
+    # Levels that are not above the tolerance come first, because the fit does not fall.
+    last = (ys <= tolerance).sum(axis=1) - 1
+    following = np.minimum(last + 1, len(xs) - 1)
+    low = np.take_along_axis(ys, last[:, None], 1)[:, 0]
+    rise = np.take_along_axis(ys, following[:, None], 1)[:, 0] - low
+    share = np.divide(tolerance - low, rise, out=np.zeros_like(low), where=rise > 0)
+    found: Floats = xs[last] + (xs[following] - xs[last]) * share
+    return found
 
-    fitted = np.maximum(isotonic_regression(np.asarray(drops, float), weights=weights).x, 0.0)
-    xs, ys = np.concatenate([[0.0], levels]), np.concatenate([[0.0], fitted])
-    over = np.flatnonzero(ys > tolerance)
-    if not len(over):
-        return float(xs[-1])
-    i = int(over[0])
-    return float(xs[i - 1] + (xs[i] - xs[i - 1]) * (tolerance - ys[i - 1]) / (ys[i] - ys[i - 1]))
 
-
-def bootstrap_interval(
-    draw: Callable[[np.random.Generator], float], times: int = BOOTSTRAPS, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of a statistic that `draw` computes on a resampled data set."""
-    generator = np.random.default_rng(SEED)
-    found = np.array([draw(generator) for _ in range(times)])
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+def percentiles(found: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrapped values."""
+    ordered, at = np.sort(found), np.array([(1 - level) / 2, (1 + level) / 2]) * (len(found) - 1)
+    below = at.astype(int)
+    above = np.minimum(below + 1, len(found) - 1)
+    low, high = ordered[below] + (at - below) * (ordered[above] - ordered[below])
     return float(low), float(high)
-
-
-def as_row(interval: Interval) -> dict[str, Any]:
-    """The interval under the names of a report's columns."""
-    return {"ci_low": interval.low, "ci_high": interval.high}

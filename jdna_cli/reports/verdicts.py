@@ -22,6 +22,7 @@ from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Trend
 
 ALPHA = 0.05
+BOOTSTRAPS = 400  # of seeds, for the interval of a threshold
 AT_CHANCE = 0.1  # of the way from chance to a perfect score
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
 # What makes a task harder, from easy to hard: column, and a number that rises with hardness.
@@ -43,11 +44,11 @@ class Line:
     label: str
     order: float
     drops: dict[float, dict[Any, float]]  # by sparsity, by seed
-    dense: float
+    means: dict[float, float]  # over seeds
 
     def mean(self, level: float) -> float:
         """Mean drop at a sparsity."""
-        return math.fsum(self.drops[level].values()) / len(self.drops[level])
+        return self.means[level]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Comparison:
     overall: Test | None
     tests: tuple[Test, ...]
     interaction: Trend | None  # of difficulty and the slope of drop over sparsity
-    thresholds: dict[str, tuple[float, float | None, float | None]]  # critical sparsities
+    thresholds: dict[str, Threshold]  # critical sparsities, with intervals
     missing: tuple[str, ...]
     names: dict[float, str] = field(default_factory=dict)  # of levels
 
@@ -138,7 +139,7 @@ def _line(label: str, order: float, own: list[Row]) -> Line:
         }
         for row in own
     }
-    return Line(label, order, drops, own[0]["dense_score"])
+    return Line(label, order, drops, {_level(row): row["mean_relative_drop"] for row in own})
 
 
 @functools.cache
@@ -186,7 +187,7 @@ def _across(own: list[Row], tolerance: float) -> Comparison | None:
         missing.append(f"{_tasks(len(lines))}: 5 or more are needed for p ≤ 0.05 to be possible")
     model = cells.short(own[0]["model"])
     title = f"{model} · {cells.way(own[0], ('bits',))} · by difficulty"
-    return _compare(title, "difficulty", own, lines, missing, tolerance, _rank_test)
+    return _compare(title, "difficulty", own, lines, missing, tolerance, _rank_tests)
 
 
 def _tasks(count: int) -> str:
@@ -220,7 +221,7 @@ def _within(own: list[Row], knob: str, tolerance: float) -> Comparison | None:
     first = own[0]
     title = f"{cells.short(first['model'])} · {first['label']} · {cells.way(first, ('bits',))}"
     words = knob.replace("_", " ")
-    return _compare(f"{title} · by {words}", knob, own, lines, missing, tolerance, _knob_test)
+    return _compare(f"{title} · by {words}", knob, own, lines, missing, tolerance, _knob_tests)
 
 
 def _word(knob: str, value: Any) -> str:
@@ -229,11 +230,23 @@ def _word(knob: str, value: Any) -> str:
     return f"{value} book" if knob == "book" else f"{value} {knob.replace('_', ' ')}"
 
 
-def _rank_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
+Trends = tuple[list[Trend], Trend]
+
+
+def _rank_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
+    """The trend at each level, and over all of them."""
     if len(lines) < 3:
         return None
     means = np.array([[line.mean(level) for line in lines] for level in levels])
-    return statistics.rank_trend([line.order for line in lines], means)
+    return statistics.rank_trends([line.order for line in lines], means)
+
+
+def _knob_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
+    each = [_knob_test(lines, [level]) for level in levels]
+    overall = _knob_test(lines, levels)
+    if overall is None or not all(each):
+        return None
+    return [one for one in each if one is not None], overall
 
 
 def _knob_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
@@ -265,31 +278,33 @@ def _compare(
     lines: list[Line],
     missing: list[str],
     tolerance: float,
-    test: Callable[[Sequence[Line], Sequence[float]], Trend | None],
+    test: Callable[[Sequence[Line], Sequence[float]], Trends | None],
 ) -> Comparison:
     names = {_level(row): cells.level(row)[1] for row in own}
-    tests = []
-    for level in sorted(names):
-        there = [line for line in lines if level in line.drops]
-        if trend := test(there, [level]):
-            tests.append(_test(level, there, trend, [level]))
     shared = [x for x in sorted(names) if lines and all(x in line.drops for line in lines)]
-    trend = test(lines, shared) if shared else None
-    overall = _test(None, lines, trend, shared) if trend else None
+    found = test(lines, shared) if shared else None
+    tests = []
+    if found:
+        tests = [_test(x, lines, one, [x]) for x, one in zip(shared, found[0], strict=True)]
+    for level in (x for x in sorted(names) if x not in shared):
+        there = [line for line in lines if level in line.drops]
+        if alone := test(there, [level]):
+            tests.append(_test(level, there, alone[1], [level]))
+    overall = _test(None, lines, found[1], shared) if found else None
     if overall and 2 * overall.trend.least > ALPHA:
-        missing = [*missing, f"with so few values no order has p below {2 * trend.least:.2g}"
-                   if trend else ""]  # fmt: skip
+        least = min(1.0, 2 * overall.trend.least)
+        missing = [*missing, f"with so few values no order has p below {least:.2g}"]
     if not shared and lines:
         missing = [*missing, "no sparsity was measured on all of them"]
     missing = [*missing, *_gaps(lines, shared, names)]
     interaction = None
     if axis == "difficulty" and len(lines) > 2 and len(shared) > 1:
         slopes = np.array([[_slope(line, shared) for line in lines]])
-        interaction = statistics.rank_trend([line.order for line in lines], slopes)
+        interaction = statistics.rank_trends([line.order for line in lines], slopes)[1]
     adjusted = statistics.holm([one.trend.two_sided for one in tests])
     tests = [replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)]
     rounded = bool(own[0]["quantization"])
-    thresholds = {} if rounded else {x.label: threshold(x, tolerance) for x in lines}
+    thresholds = {} if rounded else _thresholds(lines, tolerance)
     return Comparison(title, axis, own[0], tuple(lines), overall, tuple(tests), interaction,
                       thresholds, tuple(missing), names)  # fmt: skip
 
@@ -297,16 +312,13 @@ def _compare(
 def _test(
     level: float | None, lines: Sequence[Line], trend: Trend, levels: Sequence[float]
 ) -> Test:
-    against = pairs = 0
+    order = np.array([line.order for line in lines])
+    harder = order[:, None] < order[None]  # the column is harder than the row
+    against = 0
     for x in levels:
-        for i, easy in enumerate(lines):
-            for hard in lines[i + 1 :] if easy.order is not None else ():
-                first, second = (easy, hard) if easy.order <= hard.order else (hard, easy)
-                if first.order == second.order:
-                    continue
-                pairs += 1
-                against += second.mean(x) < first.mean(x)
-    return Test(level, len(lines), trend, against, pairs)
+        means = np.array([line.mean(x) for line in lines])
+        against += int((harder & (means[None] < means[:, None])).sum())
+    return Test(level, len(lines), trend, against, int(harder.sum()) * len(levels))
 
 
 def _slope(line: Line, levels: Sequence[float]) -> float:
@@ -324,37 +336,61 @@ def _gaps(lines: Sequence[Line], levels: Sequence[float], names: dict[float, str
     drops = [line.mean(x) for line in lines for x in levels]
     if drops and max(drops) < 0.02:
         found.append(f"nothing breaks: no drop reaches 2 % up to {names[levels[-1]]}, prune more")
+    order = np.array([line.order for line in lines])
     worst: tuple[float, str] = (0.05, "")
     for x in levels:
-        for easy in lines:
-            for hard in lines:
-                gap = easy.mean(x) - hard.mean(x)
-                if easy.order < hard.order and gap > worst[0]:
-                    text = (f"difficulty does not explain that {easy.label} drops {100 * gap:.0f} "
-                            f"points more than the harder {hard.label} at {names[x]}")  # fmt: skip
-                    worst = (gap, text)
+        means = np.array([line.mean(x) for line in lines])
+        gaps = np.where(order[:, None] < order[None], means[:, None] - means[None], -np.inf)
+        i, j = divmod(int(gaps.argmax()), len(lines))
+        if gaps[i, j] > worst[0]:
+            text = (f"difficulty does not explain that {lines[i].label} drops "
+                    f"{100 * gaps[i, j]:.0f} points more than the harder {lines[j].label} at "
+                    f"{names[x]}")  # fmt: skip
+            worst = (float(gaps[i, j]), text)
     return [*found, *([worst[1]] if worst[1] else [])]
 
 
-def threshold(line: Line, tolerance: float) -> tuple[float, float | None, float | None]:
-    """Critical sparsity of a line, and its 95 % interval over seeds (bootstrap) if there are two.
+Threshold = tuple[float, float | None, float | None]
+
+
+def _thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
+    """Critical sparsity of each line, and its 95 % interval over seeds (bootstrap) if it has two.
 
     Seeds are resampled as they are: a seed's drops at all sparsities together.
     """
-    levels = sorted(line.drops)
-    weights = [float(len(line.drops[x])) for x in levels]
-    own = statistics.critical(levels, [line.mean(x) for x in levels], tolerance, weights)
-    shared = sorted(set.intersection(*(set(line.drops[x]) for x in levels)), key=str)
-    if len(shared) < 2:
-        return own, None, None
-    table = np.array([[line.drops[x][s] for x in levels] for s in shared])
+    alike: dict[tuple[Any, ...], list[Line]] = {}
+    for line in lines:
+        levels = tuple(sorted(line.drops))
+        seeds = set.intersection(*(set(line.drops[x]) for x in levels))
+        counts = tuple(len(line.drops[x]) for x in levels)
+        alike.setdefault((levels, len(seeds), counts), []).append(line)
+    found: dict[str, Threshold] = {}
+    for (levels, seeds, counts), own in alike.items():
+        means = np.array([[line.mean(x) for x in levels] for line in own])
+        values = statistics.critical(levels, means, tolerance, counts)
+        intervals: list[tuple[float | None, float | None]] = [(None, None)] * len(own)
+        if seeds > 1:
+            drawn = _table(own, levels)[:, _drawn_seeds(seeds)].mean(axis=2)
+            flat = statistics.critical(levels, drawn.reshape(-1, len(levels)), tolerance)
+            intervals = [statistics.percentiles(one) for one in flat.reshape(len(own), -1)]
+        for line, value, interval in zip(own, values, intervals, strict=True):
+            found[line.label] = (float(value), *interval)
+    return found
 
-    def draw(generator: np.random.Generator) -> float:
-        chosen = generator.integers(0, len(shared), len(shared))
-        return statistics.critical(levels, table[chosen].mean(axis=0).tolist(), tolerance)
 
-    low, high = statistics.bootstrap_interval(draw, times=400)
-    return own, low, high
+def _table(lines: Sequence[Line], levels: Sequence[float]) -> statistics.Floats:
+    """Drops (lines, seeds, levels) of the seeds that each line has at all levels."""
+    tables = []
+    for line in lines:
+        shared = set.intersection(*(set(line.drops[x]) for x in levels))
+        tables.append([[line.drops[x][s] for x in levels] for s in sorted(shared, key=str)])
+    return np.array(tables)
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn_seeds(count: int) -> Any:
+    """Which seeds each bootstrap sample has, (samples, count)."""
+    return np.random.default_rng(statistics.SEED).integers(0, count, (BOOTSTRAPS, count))
 
 
 def one_threshold(comparison: Comparison) -> str | None:

@@ -21,7 +21,8 @@ from jdna_cli.reports.tables import Section
 EMPTY = (
     "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
 )
-TIMES = 500
+TIMES = 400
+CHUNK = 50  # resamples at once
 _WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "prunable",
         "calibration", "schedule", "teacher")  # fmt: skip
 
@@ -34,31 +35,35 @@ def rows(source: Source) -> list[Row]:
         if pruned and row["mean_relative_drop"] is not None:
             key = (*(row[name] for name in _WAY), cells.kind_of(row))
             places.setdefault(key, []).append(row)
-    found = [_advice(own, source) for own in places.values()]
+    answers = predictions.Answers(source)
+    found = [_advice(own, answers, source.tolerance) for own in places.values()]
     return sorted(found, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
 
 
-def _advice(own: list[Row], source: Source) -> Row:
+def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> Row:
     levels = sorted(own, key=cells.level)
     first, patterned = own[0], cells.kind_of(own[0]) == "N:M"
     xs = [row["sparsity"] for row in levels]
-    drops = [row["mean_relative_drop"] for row in levels]
+    drops = np.array([[row["mean_relative_drop"] for row in levels]])
     weights = [float(row["n"]) for row in levels]
-    tolerance = source.tolerance
 
-    def critical_of(means: Sequence[float]) -> float:
+    def critical_of(means: Floats) -> Floats:
         found = statistics.critical(xs, means, tolerance, weights)
-        # Between two patterns there is none.
-        return max([0.0, *(x for x in xs if x <= found + 1e-12)]) if patterned else found
+        if not patterned:
+            return found
+        # Between two patterns there is none: the largest measured one that is not above it.
+        steps = np.array([0.0, *xs])
+        return np.asarray(steps[(steps[None] <= found[:, None] + 1e-12).sum(axis=1) - 1])
 
-    low, high, resampled = _interval(levels, source, critical_of)
+    drawn, resampled = _resampled(levels, answers)
+    every = critical_of(drops if drawn is None else np.concatenate([drops, drawn]))
+    low, high = (None, None) if drawn is None else statistics.percentiles(every[1:])
     row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *_WAY[3:])}
     row |= {
         "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first),
-        "tolerance": tolerance,
-        "critical_sparsity": critical_of(drops), "ci_low": low, "ci_high": high,
-        "resampled": resampled, "dense_score": first["dense_score"],
-        "levels": len(levels), "highest_level": xs[-1],
+        "tolerance": tolerance, "critical_sparsity": float(every[0]),
+        "ci_low": low, "ci_high": high, "resampled": resampled,
+        "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
         "n": min(row["n"] for row in levels),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
@@ -76,54 +81,61 @@ def _pattern(levels: list[Row], found: float) -> str | None:
     return next((r["pattern"] for r in levels if abs(r["sparsity"] - found) < 1e-9), None)
 
 
-def _interval(
-    levels: list[Row], source: Source, critical_of: Any
-) -> tuple[float | None, float | None, str]:
-    """95 % interval of the critical sparsity, and what was resampled for it."""
+def _resampled(levels: list[Row], answers: predictions.Answers) -> tuple[Floats | None, str]:
+    """Drops at each level on resampled seeds and examples, (times, levels); what was resampled."""
     seeds = [
         {(one.seed, one.pruning_seed): one for one in row["_seeds"] if one.relative is not None}
         for row in levels
     ]
     shared = sorted(set.intersection(*(set(s) for s in seeds)), key=str)
     if not shared:
-        return None, None, ""
-    answers = [_answers(levels, seeds, seed, source) for seed in shared]
-    examples = all(one is not None for one in answers)
-    if len(shared) < 2 and not examples:
-        return None, None, ""
-    table = np.array([[1 - s[seed].relative for s in seeds] for seed in shared])
-
-    def draw(generator: np.random.Generator) -> float:
-        chosen = generator.integers(0, len(shared), len(shared))
-        if not examples:
-            return float(critical_of(table[chosen].mean(axis=0).tolist()))
-        means = [_resampled(answers[i], generator) for i in chosen]
-        return float(critical_of(np.mean(means, axis=0).tolist()))
-
-    low, high = statistics.bootstrap_interval(draw, TIMES)
+        return None, ""
+    generator = np.random.default_rng(statistics.SEED)
+    saved = [_answers(levels, seeds, seed, answers) for seed in shared]
+    chosen = generator.integers(0, len(shared), (TIMES, len(shared)))
     told = [f"{len(shared)} seeds"] if len(shared) > 1 else []
-    told += [f"{len(answers[0])} examples"] if examples and answers[0] is not None else []
-    return low, high, " and ".join(told)
+    if any(one is None for one in saved):
+        if len(shared) < 2:
+            return None, ""
+        table = np.array([[1 - (s[seed].relative or 0.0) for s in seeds] for seed in shared])
+        return np.asarray(table[chosen].mean(axis=1)), told[0]
+    means = np.zeros((TIMES, len(levels)))
+    for k in range(len(shared)):
+        # Each time a seed is drawn, its examples are drawn anew.
+        for i, own in enumerate(saved):
+            times = np.flatnonzero(chosen[:, k] == i)
+            if own is not None and len(times):
+                means[times] += _drops(own, len(times), generator)
+    told.append(f"{len(saved[0]) if saved[0] is not None else 0} examples")
+    return means / len(shared), " and ".join(told)
 
 
 def _answers(
-    levels: list[Row], seeds: list[dict[Any, cells.Measured]], seed: Any, source: Source
+    levels: list[Row],
+    seeds: list[dict[Any, cells.Measured]],
+    seed: Any,
+    answers: predictions.Answers,
 ) -> Floats | None:
     """Scores by example (examples, 1 + levels), the dense run's first; None where not saved."""
     metric, split = levels[0]["metric"], levels[0]["split"]
     runs = [seeds[0][seed].dense_run, *(s[seed].run for s in seeds)]
-    found = [predictions.of_run(source, run, split, metric) if run else None for run in runs]
-    if any(one is None for one in found):
+    found = [answers.of(run, split, metric) if run else None for run in runs]
+    there = [one for one in found if one is not None]
+    if len(there) < len(found):
         return None
-    names = [n for n in found[0] or {} if all(one is not None and n in one for one in found)]
-    return np.array([[one[n] for one in found if one is not None] for n in names])
+    names = [name for name in there[0] if all(name in one for one in there)]
+    return np.array([[one[name] for one in there] for name in names]) if names else None
 
 
-def _resampled(answers: Floats | None, generator: np.random.Generator) -> Floats:
-    """Drops at each level on examples drawn with replacement."""
-    assert answers is not None
-    means = answers[generator.integers(0, len(answers), len(answers))].mean(axis=0)
-    return np.asarray(1 - means[1:] / max(float(means[0]), 1e-9))
+def _drops(answers: Floats, times: int, generator: np.random.Generator) -> Floats:
+    """Drops at each level on examples drawn with replacement, (times, levels)."""
+    count = len(answers)
+    means = np.empty((times, answers.shape[1]))
+    for start in range(0, times, CHUNK):
+        size = min(CHUNK, times - start)
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
+        means[start : start + size] = drawn @ answers / count
+    return np.asarray(1 - means[:, 1:] / np.maximum(means[:, :1], 1e-9))
 
 
 def _next(levels: list[Row], row: Row) -> str:

@@ -40,9 +40,9 @@ def rows(source: Source) -> list[Row]:
             f"run {first['id']} is on {first['task']}, run {second['id']} on {second['task']}: "
             "only answers to the same examples can be compared"
         )
-    found = []
+    found, answers = [], predictions.Answers(source)
     for split in _splits(predictions.folder(source, first["artifact"] or "")):
-        both = [predictions.of_run(source, r["id"], split, r["metric"]) for r in (first, second)]
+        both = [answers.of(r["id"], split, r["metric"]) for r in (first, second)]
         if both[0] is not None and both[1] is not None:
             found.append(_row(first, second, split, both[0], both[1]))
     return found

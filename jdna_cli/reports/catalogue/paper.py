@@ -88,13 +88,15 @@ def rows(source: Source) -> list[Row]:
     name = registry.check("figure", source.figure, MATCHES)
     own = [row for row in cells.labelled(source) if row["mean_relative"] is not None]
     magnitude = [r for r in own if r["criterion"] == "magnitude" or name == "open-closed-book"]
+    levels: dict[tuple[str, str], list[Row]] = {}
+    for row in magnitude:
+        levels.setdefault(_level(row), []).append(row)
     found: list[Row] = []
     for point in published(name):
         here: list[Row | None] = [
             row
-            for row in magnitude
-            if _level(row) == (point["pattern"], point["level"])
-            and MATCHES[name](row, point["panel"], point["series"])
+            for row in levels.get((point["pattern"], point["level"]), [])
+            if MATCHES[name](row, point["panel"], point["series"])
         ]
         found += [_beside(point, row) for row in here or [None]]
     return found
