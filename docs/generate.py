@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -68,6 +69,57 @@ def commands() -> str:
     return "\n".join(lines)
 
 
+# What people ask of the database; a test asks every one of them.
+QUERIES = {
+    "Which sparsity costs each task no more than 1 %?": """
+SELECT model, task, regime, criterion, MAX(sparsity) AS sparsity
+FROM performance_drop
+WHERE pattern = 'unstructured' AND mean_relative_drop <= 0.01
+GROUP BY model, task, regime, criterion""",
+    "How does the drop at 50 % depend on difficulty?": """
+SELECT task, difficulty, mean_relative_drop, sd_relative_drop, n
+FROM performance_drop
+WHERE pattern = 'unstructured' AND sparsity = 0.5 AND regime = 'sparse'
+ORDER BY difficulty""",
+    "Which runs diverged, or failed otherwise, and why?": """
+SELECT id, model, task, sparsity, seed, status, error FROM run
+WHERE status IN ('failed', 'interrupted') ORDER BY id DESC""",
+    "What changed between two runs (here 2 and 3)?": """
+SELECT a.key, a.value AS first, b.value AS second
+FROM run AS x JOIN run AS y ON x.id = 2 AND y.id = 3,
+  json_each(x.spec) AS a JOIN json_each(y.spec) AS b ON a.key = b.key
+WHERE a.value IS NOT b.value""",
+    "How well does each regime hold up, seed by seed?": """
+SELECT task, sparsity, seed, regime, relative FROM performance
+WHERE pattern IS NOT NULL ORDER BY task, sparsity, seed, regime""",
+    "Which seeds of a cell are still missing (of 41, 42, 43)?": """
+SELECT p.model, p.task, p.regime, p.criterion, p.pattern, p.sparsity, wanted.seed
+FROM (SELECT 41 AS seed UNION SELECT 42 UNION SELECT 43) AS wanted
+  CROSS JOIN performance_drop AS p
+WHERE NOT EXISTS (
+  SELECT 1 FROM performance AS q
+  WHERE q.recipe = p.recipe AND q.regime = p.regime AND q.sparsity = p.sparsity
+    AND q.criterion IS NOT DISTINCT FROM p.criterion
+    AND q.pattern IS NOT DISTINCT FROM p.pattern AND q.seed = wanted.seed)
+ORDER BY p.task, p.sparsity, wanted.seed""",
+    "Which tensors lost the most weights in run 2?": """
+SELECT tensor, 1.0 - 1.0 * kept / total AS sparsity FROM layer
+WHERE run = 2 ORDER BY sparsity DESC LIMIT 10""",
+    "How did the loss of run 3 fall?": """
+SELECT step, value FROM metric
+WHERE run = 3 AND split = 'train' AND name = 'loss' AND step IS NOT NULL ORDER BY step""",
+    "Which dense models have learnt nothing?": """
+SELECT model, task, score, chance FROM performance
+WHERE regime = 'dense' AND pattern IS NULL AND score - chance < 0.1 * (1 - chance)""",
+    "Where did the time go?": """
+SELECT kind, model, task, COUNT(*) AS runs,
+  SUM(julianday(finished_at) - julianday(started_at)) * 24 AS hours
+FROM run WHERE status = 'finished' GROUP BY kind, model, task ORDER BY hours DESC""",
+    "Which loss barriers are the highest?": """
+SELECT task, first_run_id, second_run_id, barrier FROM loss_barrier ORDER BY barrier DESC""",
+}
+
+
 def database() -> str:
     """Every table and view, column by column."""
     from sqlmodel import SQLModel
@@ -95,6 +147,21 @@ def database() -> str:
         lines += [f"## `{view.name}`", "", view.description, "", "| column | |", "|---|---|"]
         lines += [f"| `{name}` | {_text(text)} |" for name, text in view.columns.items()]
         lines.append("")
+    lines += ["# Queries that people ask", "", "`jdna db query \"…\"`; those with `json_each` or "
+              "`julianday` are SQLite's.", ""]  # fmt: skip
+    for question, sql in QUERIES.items():
+        lines += [f"**{question}**", "", "```sql", sql.strip(), "```", ""]
+    lines += [
+        "# Browsing",
+        "",
+        "Any SQLite browser opens the file. With [Datasette](https://datasette.io) (`pip install",
+        "datasette`) tables and views are pages with facets, links between runs, and an API:",
+        "",
+        "```",
+        "datasette serve --immutable jdna-runs/jdna.db --metadata docs/datasette.json",
+        "```",
+        "",
+    ]
     lines += ["# Tables", ""]
     assert tables.Run.metadata is SQLModel.metadata
     for table in SQLModel.metadata.sorted_tables:
@@ -105,6 +172,49 @@ def database() -> str:
             target = "".join(f" → `{key.target_fullname}`" for key in column.foreign_keys)
             lines.append(f"| `{column.name}` | {kind} | {_text(column.doc)}{target} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+def reports_page() -> str:
+    """Every report, and what all of them share."""
+    from jdna_cli import reports
+
+    lines = [
+        NOTE,
+        "# Reports",
+        "",
+        "`jdna report NAME`: a table; `--plot FILE` its figure (.png, .svg, .pdf), `--html FILE` a",
+        "page that needs no network, `--format markdown|latex|csv|json` to take it elsewhere.",
+        "`--model`, `--task`, `--regime`, `--criterion`, `--pattern`, `--seed`, `--since` and",
+        "`--until` choose runs in every report; dense references are always among them.",
+        "",
+        "| report | |",
+        "|---|---|",
+    ]
+    for name in reports.names():
+        told = (reports.load(name).__doc__ or "").split(":", 1)[1].strip()
+        lines.append(f"| `{name}` | {_text(told)} |")
+    lines += [
+        "",
+        "# Statistics",
+        "",
+        "All are seeded: the same runs give the same figures. One seed gives no interval.",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    from jdna_cli.reports import statistics
+
+    for name in ("mean_interval", "difference", "mcnemar", "rank_trends", "page_trend",
+                 "ordered_trend", "holm", "monotone", "critical"):  # fmt: skip
+        told = (getattr(statistics, name).__doc__ or "").replace("Args:", " Args:")
+        lines.append(f"| `{name}` | {_text(told.split(' Args:')[0])} |")
+    lines += [
+        "",
+        "The verdict is tested on simulated databases: 200 that follow the hypothesis, 200 that",
+        "contradict it, 200 of noise; in each it is wrong at most as often as 5 % allow.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -172,7 +282,40 @@ def tasks() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"commands.md": commands, "database.md": database, "tasks.md": tasks}
+def datasette() -> str:
+    """Titles and column descriptions for Datasette."""
+    from sqlmodel import SQLModel
+
+    from jdna_cli.store import tables
+    from jdna_cli.store.views import VIEWS
+
+    assert tables.Run.metadata is SQLModel.metadata
+    told: dict[str, Any] = {
+        view.name: {"description": view.description, "columns": view.columns} for view in VIEWS
+    }
+    for table in SQLModel.metadata.sorted_tables:
+        columns = {column.name: column.doc for column in table.columns}
+        told[table.name] = {"description": table.info["description"], "columns": columns}
+    told["run"] |= {"facets": ["kind", "status", "task", "regime"], "sort_desc": "id"}
+    told["performance"] |= {"facets": ["task", "regime", "criterion", "pattern"]}
+    queries = {
+        question.rstrip("?").lower().replace(" ", "-"): {"sql": sql.strip(), "title": question}
+        for question, sql in QUERIES.items()
+    }
+    found = {
+        "title": "jdna runs",
+        "databases": {"jdna": {"tables": told, "queries": queries}},
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "commands.md": commands,
+    "database.md": database,
+    "datasette.json": datasette,
+    "reports.md": reports_page,
+    "tasks.md": tasks,
+}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,68 @@ from jdna_cli.cli.app import app
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.sweeps import cells, experiment
+from tests import simulated
 
 TOP = Path(__file__).resolve().parents[1]
-PAGES = runpy.run_path(str(TOP / "docs" / "generate.py"))["PAGES"]
+_MADE = runpy.run_path(str(TOP / "docs" / "generate.py"))
+PAGES, QUERIES = _MADE["PAGES"], _MADE["QUERIES"]
 README = (TOP / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Runs in which every query of the documentation finds something."""
+    home = tmp_path_factory.mktemp("recorded")
+    own = {"model": "m", "task": "t", "chance": 0.5}
+    found = []
+    for seed in (41, 42):
+        found.append(simulated.dense(**own, seed=seed, score=0.9))
+        found += [{**own, "seed": seed, "sparsity": s, "score": 0.9 - s * s / 5}
+                  for s in (0.1, 0.5)]  # fmt: skip
+    found.append(simulated.dense(**{**own, "task": "hard"}, score=0.51))
+    found.append({**own, "task": "hard", "sparsity": 0.7, "score": 0.5, "status": "failed",
+                  "error": "out of memory"})  # fmt: skip
+    simulated.record(home, found)
+    connection = sqlite3.connect(home / "jdna.db")
+    with connection:
+        connection.execute("INSERT INTO layer VALUES (2, 'a', '[2]', 1, 2), (2, 'b', '[4]', 1, 4)")
+        connection.execute(
+            "INSERT INTO metric (run, split, name, value, step) VALUES "
+            "(3, 'train', 'loss', 0.7, 20), (3, 'train', 'loss', 0.5, 40)"
+        )
+        connection.execute(
+            "INSERT INTO run (kind, status, spec, fingerprint, started_at, versions,"
+            " task, parent, other) VALUES ('interpolate', 'finished', '{}', 'i', "
+            f"'{simulated.WHEN}', '{{}}', 't', 1, 2)"
+        )
+        (number,) = connection.execute("SELECT MAX(id) FROM run").fetchone()
+        connection.executemany(
+            "INSERT INTO point VALUES (?, ?, ?, ?)",
+            [(number, a, 1 + a * (1 - a), 0.5) for a in (0.0, 0.5, 1.0)],
+        )
+    connection.close()
+    return home  # fmt: skip
+
+
+ANSWERS = {
+    "Which sparsity costs each task no more than 1 %?": [["m", "t", "sparse", "magnitude", 0.1]],
+    "Which runs diverged, or failed otherwise, and why?": [
+        [8, "m", "hard", 0.7, 1, "failed", "out of memory"]
+    ],
+    "What changed between two runs (here 2 and 3)?": [["sparsity", 0.1, 0.5]],
+    "Which tensors lost the most weights in run 2?": [["b", 0.75], ["a", 0.5]],
+    "How did the loss of run 3 fall?": [[20, 0.7], [40, 0.5]],
+    "Which dense models have learnt nothing?": [["m", "hard", 0.51, 0.5]],
+    "Which loss barriers are the highest?": [["t", 1, 2, 0.25]],
+}
+
+
+@pytest.mark.parametrize("question", QUERIES)
+def test_the_queries_that_people_ask_are_answered(jdna, recorded, question):
+    found = jdna("db", "query", QUERIES[question], "--home", recorded, "--json").json["rows"]
+    assert found
+    if question in ANSWERS:
+        assert found == ANSWERS[question]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -86,6 +86,7 @@ def report(
     as_json: o.Json = False,
 ) -> None:
     """What the recorded runs say. By default: performance drop by task difficulty and sparsity."""
+    from jdna_cli import reports
     from jdna_cli.cli.inspection import url_of
     from jdna_cli.reports import plots
     from jdna_cli.reports.source import Filters
@@ -110,6 +111,7 @@ def report(
         until=until.date() if until else None,
     )
     drop, asked = _fraction(tolerance), tuple(run or ())
+    reports.load(name)
     source = source_of(url_of(home, db), home, filters, drop, asked, figure)
     targets = Targets(o.Format.JSON if as_json else output, plot, html, as_json)
     print(write(name, source, targets), end="")

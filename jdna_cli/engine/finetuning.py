@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from jdna_cli.engine import checkpoints, cluster, devices, dynamics, models, pruning
+from jdna_cli.engine import card, checkpoints, cluster, devices, dynamics, models, pruning
 from jdna_cli.engine.distillation import Teacher
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.place import Place, Surroundings, write_predictions, write_records
@@ -131,6 +131,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
             notes=tuple(notes),
         )
         write_records(target, spec, outcome)
+        if place.keeps_model:
+            card.write(target, spec, outcome, given.pretrained.name, task)
     return outcome
 
 

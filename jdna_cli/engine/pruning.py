@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from jdna_cli.engine import blockwise, calibration, devices, models, prunable
+from jdna_cli.engine import blockwise, calibration, card, devices, models, prunable
 from jdna_cli.engine.changes import Change, Plan, score_of
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.packed import Folder
@@ -133,6 +133,7 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
             notes=tuple(notes),
         )
         write_records(target, spec, outcome)
+        card.write(target, spec, outcome, source.name, None)
     return outcome
 
 

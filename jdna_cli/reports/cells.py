@@ -40,7 +40,7 @@ WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval')"""  # noqa: S
 # The first run of each recipe says in what recipes differ.
 _SPECS = """
 SELECT recipe, spec FROM run WHERE id IN (
-  SELECT MIN(id) FROM run WHERE recipe IS NOT NULL AND task IS NOT NULL GROUP BY recipe
+  SELECT MIN(id) FROM run WHERE recipe IS NOT NULL AND task IS NOT NULL{} GROUP BY recipe
 )
 """
 
@@ -152,9 +152,10 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
     `without` have one label and one `_family`.
     """
     rows = load(source)
+    condition, values = source.filters.where()
     specs = {
         recipe: json.loads(spec) if isinstance(spec, str) else spec
-        for recipe, spec in source.query(_SPECS, ()).rows
+        for recipe, spec in source.query(_SPECS.format(condition), values).rows
     }
     _label(rows, specs, without)
     easiest: dict[str, float] = {}

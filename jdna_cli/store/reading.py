@@ -87,6 +87,8 @@ def _query_sqlite(file: Path, sql: str, parameters: Sequence[Any]) -> Rows:
         return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
 
     with _open_sqlite(file) as connection:
+        # A table-valued function declares its columns once, which reading alone may not do.
+        connection.execute("SELECT 1 FROM json_each('{}'), json_tree('{}')").fetchone()
         connection.set_authorizer(authorise)
         connection.set_progress_handler(late, 100_000)
         try:

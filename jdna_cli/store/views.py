@@ -49,6 +49,8 @@ _PRUNING = {
     "recipe": "equal for cells that differ only in pruning and seed",
 }
 
+_LOWER = ", ".join(f"'{name}'" for name in LOWER_IS_BETTER)
+
 PERFORMANCE = View(
     "performance",
     "One row per evaluated cell: its score beside that of the dense run that differs only in the "
@@ -96,9 +98,11 @@ SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
   regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits,
   bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
-  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human, chance
+  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human, chance,
+  CASE WHEN metric NOT IN ({LOWER}) AND dense_score > chance
+    THEN (dense_score - score) / (dense_score - chance) END AS share_lost
 FROM compared
-""".replace("{LOWER}", ", ".join(f"'{name}'" for name in LOWER_IS_BETTER)),
+""".replace("{LOWER}", _LOWER),
     {
         "run_id": "the run",
         **_CELL,
@@ -115,6 +119,8 @@ FROM compared
         "finished_at": "when the run ended",
         "human": "a person's score on the main metric",
         "chance": "what guessing scores on the main metric",
+        "share_lost": "(dense score - score) / (dense score - chance): the drop as a share of the "
+        "way down to guessing; empty where dense is not above chance",
     },
 )
 
@@ -137,14 +143,17 @@ SELECT model, task, metric, split,
   CASE WHEN COUNT(relative_drop) > 1 THEN SQRT(
     SUM((relative_drop - mean_drop) * (relative_drop - mean_drop)) / (COUNT(relative_drop) - 1)
   ) END AS sd_relative_drop,
-  COUNT(*) AS n, regime, criterion, pattern, scope, prunable, sparsity, bits,
+  COUNT(*) AS n, MAX(chance) AS chance,
+  CASE WHEN metric NOT IN ({LOWER}) AND AVG(dense_score) > MAX(chance)
+    THEN (AVG(dense_score) - AVG(score)) / (AVG(dense_score) - MAX(chance)) END AS share_lost,
+  regime, criterion, pattern, scope, prunable, sparsity, bits,
   AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher,
   data_fraction, options, shots, book, context_words, pairs, mixture, recipe
 FROM cell
 GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
   quantization, calibration, schedule, teacher, data_fraction, options, shots, book, context_words,
   pairs, mixture, recipe
-""",
+""".replace("{LOWER}", _LOWER),
     {
         **_CELL,
         "difficulty": "(human - dense) / human, dense being the mean over the same seeds",
@@ -154,6 +163,8 @@ GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable
         "mean_relative_drop": "mean of 1 - relative performance",
         "sd_relative_drop": "standard deviation over seeds (n - 1); empty for one seed",
         "n": "number of seeds (of the training and of the pruning)",
+        "chance": "what guessing scores",
+        "share_lost": "the drop as a share of the way from the dense score down to chance",
         **_PRUNING,
     },
 )

@@ -1,4 +1,4 @@
-"""What guessing scores, and an index that finds a run's results among its curves."""
+"""What guessing scores on a task: drops are also given as a share of the way down to it."""
 
 import sqlalchemy as sa
 from alembic import op

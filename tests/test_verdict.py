@@ -1,0 +1,121 @@
+"""The verdict is right on databases made to follow the hypothesis, to contradict it, or neither."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jdna_cli.cli import reporting
+from jdna_cli.reports import verdicts
+from jdna_cli.reports.source import Filters
+from tests import simulated
+
+TIMES = 200
+TASKS, LEVELS, SEEDS = 6, (0.3, 0.5, 0.7), 3
+# Three standard deviations above a rate of 5 % in TIMES simulations.
+AT_MOST = TIMES * 0.05 + 3 * math.sqrt(TIMES * 0.05 * 0.95)
+
+
+def drops_of(world, difficulty, level, generator):
+    """A drop: what the world makes of difficulty, and what a task has of its own."""
+    if world == "noise":
+        return level * generator.uniform(0.0, 0.4)
+    hardness = difficulty if world == "follows" else 0.55 - difficulty
+    return level * hardness
+
+
+def cells(world, times):
+    for i in range(times):
+        generator = np.random.default_rng([i, len(world)])
+        model = f"{world}-{i}"
+        for t in range(TASKS):
+            difficulty = 0.05 + 0.08 * t
+            own = {level: drops_of(world, difficulty, level, generator) for level in LEVELS}
+            for seed in range(SEEDS):
+                base = {"model": model, "task": f"task-{t}", "seed": seed, "chance": 0.0}
+                top = 1 - difficulty + generator.normal(0, 0.005)
+                yield simulated.dense(**base, score=top)
+                for level, lost in own.items():
+                    score = top * (1 - lost + generator.normal(0, 0.02))
+                    yield {**base, "sparsity": level, "score": score}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    home = tmp_path_factory.mktemp("worlds")
+    for world in ("follows", "against", "noise"):
+        simulated.record(home, cells(world, TIMES))
+    return home
+
+
+def judged(home, model):
+    source = reporting.source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)))
+    return verdicts.judge(source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "right"),
+    [("follows", verdicts.BORNE), ("against", verdicts.AGAINST), ("noise", verdicts.OPEN)],
+)
+def test_the_verdict_is_right_at_the_stated_rate(worlds, world, right):
+    wrong = 0
+    for i in range(TIMES):
+        (found,) = judged(worlds, f"{world}-{i}")
+        wrong += found.decision != right
+    assert wrong <= AT_MOST
+
+
+def test_the_sentence_says_what_was_found(worlds, jdna):
+    for world, said in (("follows", "is borne out"), ("against", "is contradicted")):
+        found = jdna("report", "verdict", "--model", f"{world}-0", "--home", worlds).out
+        assert found.startswith(f"The hypothesis {said}")
+        assert f"{world}-0 · sparse · magnitude global · unstructured · by difficulty" in found
+    rows = jdna("report", "verdict", "--model", "follows-0", "--home", worlds, "--json").json[
+        "rows"
+    ]
+    assert [row["level"] for row in rows] == ["30%", "50%", "70%", None]
+    assert all(row["decision"] == "borne out" and row["lines"] == TASKS for row in rows)
+    assert rows[-1]["p_adjusted"] <= 0.05
+    assert rows[-1]["violations"] <= 3
+
+
+def test_thresholds_are_compared_with_their_intervals(worlds):
+    (follows,) = judged(worlds, "follows-1")
+    told = verdicts.one_threshold(follows)
+    assert told.startswith("no one threshold serves all")
+    easy, hard = follows.thresholds["task-0"], follows.thresholds["task-5"]
+    assert hard[0] < easy[0]
+    assert hard[1] <= hard[0] <= hard[2]
+
+
+def test_what_is_missing_to_be_sure_is_said(jdna, tmp_path):
+    own = {"model": "m", "chance": 0.5}
+    found = []
+    for task, top, lost in (("easy", 0.9, 0.02), ("hard", 0.7, 0.2), ("guessed", 0.51, 0.0)):
+        found.append(simulated.dense(**own, task=task, score=top))
+        found.append({**own, "task": task, "sparsity": 0.5, "score": top * (1 - lost)})
+    home = simulated.record(tmp_path / "few", found)
+    told = jdna("report", "verdict", "--home", home).out
+    assert told.startswith("Undecided: none of 1 comparison has the tasks, levels or seeds")
+    assert "guessed: at chance level even when dense, left out" in told
+    assert "5 or more are needed" in told
+    assert "2 of 2 cells have one seed" in told
+
+
+def test_levels_of_a_knob_are_ordered_from_easy_to_hard(jdna, tmp_path):
+    found = []
+    for share in (1.0, 0.5, 0.25):
+        for seed in range(4):
+            own = {"model": "m", "task": "t", "seed": seed, "data_fraction": share}
+            found.append(simulated.dense(**own, score=0.9))
+            lost = 0.1 / share + 0.01 * seed
+            found += [{**own, "sparsity": s, "score": 0.9 * (1 - s * lost)} for s in (0.4, 0.6)]
+    home = simulated.record(tmp_path / "shares", found)
+    rows = jdna("report", "verdict", "--home", home, "--json").json["rows"]
+    overall = next(row for row in rows if row["level"] is None)
+    assert (overall["axis"], overall["decision"], overall["violations"]) == (
+        "data_fraction", "borne out", 0,
+    )  # fmt: skip
+    # All four seeds in the one right order of six: 1 in 6 ** 4, both ways.
+    assert overall["p_two_sided"] == pytest.approx(2 / 6**4)
