@@ -1,7 +1,19 @@
 """Reports say what the database says, and that there is nothing where there is nothing."""
 
+import json
+import os
+import re
+import shutil
+import subprocess
+
 import pytest
 
+from jdna_cli import reports
+from jdna_cli.cli import reporting
+from jdna_cli.reports import cells, page, plots
+from jdna_cli.reports.source import Filters
+from jdna_cli.store import reading
+from tests import simulated
 from tests.test_ways import SMALL
 
 
@@ -18,8 +30,141 @@ def measured(jdna, bert):
     return jdna
 
 
+def every_kind():
+    """Cells of every knob and way, some of them awkward."""
+    for seed in (1, 2, 3):
+        own = {"model": "org/one", "seed": seed}
+        for task, top, lost in (("easy", 0.95, 0.1), ("middle", 0.85, 0.3), ("hard", 0.7, 0.9)):
+            here = {**own, "task": task}
+            yield simulated.dense(**here, score=top + 0.001 * seed)
+            for regime, share in (("sparse", 1.0), ("dense-frozen", 0.5), ("sparse-to-dense", 0.8)):
+                for s in (0.3, 0.5, 0.7):
+                    score = top * (1 - share * lost * s) + 0.003 * seed
+                    yield {**here, "regime": regime, "sparsity": s, "score": score}
+            for n in (2, 4, 6):
+                yield {**here, "pattern": f"{n}:8", "scope": None, "sparsity": 1 - n / 8,
+                       "score": top * (1 - lost * (1 - n / 8) / 2)}  # fmt: skip
+        for criterion in ("random", "wanda"):
+            yield {**own, "task": "easy", "criterion": criterion, "sparsity": 0.5, "score": 0.6}
+        for share in (0.5, 0.25):
+            here = {**own, "task": "easy", "data_fraction": share}
+            yield simulated.dense(**here, score=0.9)
+            yield {**here, "sparsity": 0.5, "score": 0.9 - 0.1 / share}
+        for knob, values in (
+            ("options", (4, 2)),
+            ("shots", (4, 0)),
+            ("book", ("open", "closed")),
+            ("context_words", (200, 50)),
+            ("pairs", ("en-de", "en-de,de-en")),
+        ):
+            for i, value in enumerate(values):
+                here = {**own, "task": f"by-{knob}", knob: value, "kind": "eval", "chance": 0.0,
+                        "recipe": f"{knob}-{value}", "data_fraction": None}  # fmt: skip
+                yield simulated.dense(**here, score=0.8)
+                yield {**here, "sparsity": 0.5, "score": 0.7 - 0.2 * i}
+        yield {**own, "task": "alone", "sparsity": 0.5, "score": 0.5}  # no dense run
+        text = {**own, "task": "text", "metric": "perplexity", "human": None, "chance": None}
+        yield simulated.dense(**text, score=20.0)
+        yield {**text, "sparsity": 0.5, "score": 30.0}
+        yield {**own, "model": "/a/b/two", "task": "easy", "sparsity": 0.5, "score": 0.7}
+        yield simulated.dense(**{**own, "model": "/a/b/two", "task": "easy"}, score=0.9)
+    # Measured again: a fine-tuning counts before an evaluation, else the latest.
+    yield {"model": "org/one", "task": "easy", "seed": 1, "kind": "eval", "sparsity": 0.3,
+           "score": 0.1}  # fmt: skip
+    yield {"model": "org/one", "task": "again", "seed": 1, "kind": "eval", "sparsity": 0.3,
+           "score": 0.1}  # fmt: skip
+    yield {"model": "org/one", "task": "again", "seed": 1, "kind": "eval", "sparsity": 0.3,
+           "score": 0.3}  # fmt: skip
+    yield simulated.dense(model="org/one", task="again", seed=1, kind="eval", score=0.0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return simulated.record(tmp_path_factory.mktemp("every"), every_kind())
+
+
+def source(home, **filters):
+    return reporting.source_of(f"sqlite:///{home}/jdna.db", home, Filters(**filters))
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+def test_cells_are_those_of_the_view(home):
+    own = cells.load(source(home))
+    view = reading.query(f"sqlite:///{home}/jdna.db", "SELECT * FROM performance_drop").records()
+    names = [name for name in view[0] if name in own[0]]
+    assert {"mean_relative_drop", "sd_relative_drop", "difficulty", "share_lost", "n"} < set(names)
+    key = (*cells.PLACE, *cells.WHAT)
+    mine = {tuple(row[name] for name in key): row for row in own}
+    assert len(mine) == len(own) == len(view)
+    for row in view:
+        found = mine[tuple(row[name] for name in key)]
+        for name in names:
+            if isinstance(row[name], float):
+                assert found[name] == pytest.approx(row[name], abs=1e-12), name
+            else:
+                assert found[name] == row[name], name
+
+
+@pytest.mark.parametrize("name", sorted(set(reports.names()) - {"compare", "paper", "dynamics",
+                                                                "barrier", "tradeoff", "sizes",
+                                                                "quantisation"}))  # fmt: skip
+def test_every_report_is_a_table_a_figure_and_data(jdna, home, name, tmp_path):
+    args = ("report", name, "--home", home)
+    assert "──" in jdna(*args).out
+    assert jdna(*args, "--format", "markdown").out.count("|---|")
+    latex = jdna(*args, "--format", "latex").out
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") > 0
+    rows = jdna(*args, "--json").json["rows"]
+    columns = jdna(*args, "--format", "csv").out.splitlines()[0].split(",")
+    assert list(rows[0]) == columns
+    assert not [name for name in columns if name.startswith("_")]
+    for suffix in plots.SUFFIXES:
+        made = []
+        for i in range(2):
+            file = tmp_path / f"{i}{suffix}"
+            jdna(*args, "--plot", file, *(("--task", "easy") if name == "drop" else ()))
+            made.append(file.read_bytes())
+        assert made[0] == made[1], suffix
+
+
+def test_the_knobs_are_ordered_from_easy_to_hard(jdna, home):
+    for name, words in (("adequacy", ("100% of the data", "50% of the data", "25% of the data")),
+                        ("options", ("4 options", "2 options")), ("shots", ("4 shots", "0 shots")),
+                        ("book", ("open book", "closed book")),
+                        ("context", ("200 words", "50 words")),
+                        ("languages", ("en-de ", "en-de,de-en"))):  # fmt: skip
+        found = jdna("report", name, "--home", home).out
+        places = [found.index(word) for word in words]
+        order = sorted(places) if name not in ("options", "context") else places
+        assert places == order, name
+
+
+def test_an_interval_stands_in_each_cell_that_has_seeds(jdna, home):
+    rows = jdna("report", "--home", home, "--task", "easy", "--regime", "sparse", "--criterion",
+                "magnitude", "--json").json["rows"]  # fmt: skip
+    own = [r for r in rows if r["sparsity"] == 0.5 and r["model"] == "org/one"
+           and (r["data_fraction"], r["pattern"]) == (1.0, "unstructured")]  # fmt: skip
+    (row,) = own
+    half = row["ci_high"] - row["mean_relative_drop"]
+    shown = jdna("report", "--home", home, "--task", "easy", "--regime", "sparse").out
+    assert f"{100 * row['mean_relative_drop']:.1f} ± {100 * half:.1f}" in shown
+    # Chance is 50 %: a drop of so many points is that much of the way down.
+    assert row["share_lost"] == pytest.approx(
+        (row["dense_score"] - row["score"]) / (row["dense_score"] - 0.5)
+    )
+
+
+def test_regimes_and_criteria_stand_side_by_side(jdna, home):
+    found = jdna("report", "regimes", "--home", home, "--task", "hard").out
+    assert all(word in found for word in ("sparse ", "dense-frozen", "sparse-to-dense"))
+    found = jdna("report", "criteria", "--home", home, "--task", "easy").out
+    assert all(word in found for word in ("magnitude", "random", "wanda"))
+
+
 def test_pruning_and_rounding_stand_side_by_side_by_size(measured, tmp_path):
-    rows = measured("report", "compression", "--format", "json").json
+    rows = measured("report", "quantisation", "--format", "json").json
     sizes = [row["bits_per_weight"] for row in rows]
     assert sizes == sorted(sizes, reverse=True)
     assert [row["criterion"] for row in rows] == ["magnitude", None, "magnitude"]
@@ -35,13 +180,17 @@ def test_pruning_and_rounding_stand_side_by_side_by_size(measured, tmp_path):
 
 
 def test_cost_is_what_was_measured_and_says_where_there_is_no_gain(measured, tmp_path):
-    rows = measured("report", "cost", "--format", "json").json
+    rows = measured("report", "tradeoff", "--format", "json").json
     packed = [row for row in rows if row["bytes"] and row["bytes"] < row["dense_bytes"]]
     assert [row["pattern"] for row in packed] == ["2:4"]
     timed = [row for row in rows if row["latency_ms"] is not None]
     dense, sparse = timed
     assert dense["speed_up"] == 1
     assert sparse["speed_up"] == pytest.approx(dense["latency_ms"] / sparse["latency_ms"])
+    # On the front is what no other beats in both.
+    for row, other in ((dense, sparse), (sparse, dense)):
+        beaten = other["score"] >= row["score"] and other["latency_ms"] < row["latency_ms"]
+        assert row["front_time"] == (not beaten)
     found = measured("report", "cost", "--plot", tmp_path / "c.svg").out
     assert "Cost · size on disk" in found
     said = "No gain in time" in found
@@ -64,7 +213,131 @@ def test_the_drop_of_what_was_rounded_or_taught_has_its_own_table(measured):
     assert "taught by TinyBERT (dense)" in found
 
 
-@pytest.mark.parametrize("name", ["compression", "cost", "dynamics"])
+def test_two_runs_are_compared_on_the_same_examples(measured):
+    (row,) = measured("report", "compare", "--run", 1, "--run", 3, "--json").json["rows"]
+    folders = [measured.home / str(i) / "predictions-validation.jsonl" for i in (1, 3)]
+    right = [[json.loads(x)["label"] == json.loads(x)["prediction"]
+              for x in f.read_text().splitlines()] for f in folders]  # fmt: skip
+    assert row["examples"] == len(right[0])
+    assert row["only_first"] == sum(a and not b for a, b in zip(*right, strict=True))
+    assert row["only_second"] == sum(b and not a for a, b in zip(*right, strict=True))
+    assert row["difference"] == pytest.approx(row["second_score"] - row["first_score"])
+    assert "sparsity None → 0.5" in row["differs_in"]
+    for args, message in (((), "name the two runs"), (("--run", 1, "--run", 99), "no run 99"),
+                          (("--run", 1, "--run", 2), "run 2 is finished (prune)")):  # fmt: skip
+        assert message in measured("report", "compare", *args, code=2).err
+
+
+def test_advice_is_a_sparsity_with_its_interval(jdna, home):
+    rows = jdna("report", "advise", "--task", "hard", "--tolerance", "20%", "--regime", "sparse",
+                "--home", home, "--json").json["rows"]  # fmt: skip
+    own = {row["kind"]: row for row in rows}
+    # drop = 0.9 s, a little less by what each seed adds: 20 % at about 0.22, between 0 and 30 %.
+    row = own["unstructured"]
+    assert row["critical_sparsity"] == pytest.approx(0.2 / 0.9, abs=0.02)
+    assert row["ci_low"] <= row["critical_sparsity"] <= row["ci_high"]
+    assert row["between"] == [0.0, 0.3]
+    # Of N:M there is nothing between two patterns: 6:8 drops by 11 %, 4:8 by 23 %.
+    assert own["N:M"]["pattern"] == "6:8"
+    told = jdna("report", "advise", "--task", "hard", "--tolerance", "0.2", "--home", home).out
+    assert "of the prunable weights may go" in told
+    assert "--sparsity 0.15, between 0% and 30%" in told
+
+
+def test_advice_of_one_seed_rests_on_its_examples(measured):
+    (row,) = measured("report", "advise", "--criterion", "magnitude", "--tolerance", "50%",
+                      "--regime", "sparse", "--json").json["rows"][:1]  # fmt: skip
+    assert row["resampled"].endswith("examples")
+    assert row["ci_low"] <= row["ci_high"]
+
+
+def test_own_runs_stand_beside_the_published_curves(jdna, tmp_path):
+    own = {"model": "org/roberta", "task": "sst2"}
+    found = [simulated.dense(**own, score=0.95), {**own, "sparsity": 0.5, "score": 0.9}]
+    home = simulated.record(tmp_path / "p", found)
+    args = ("report", "paper", "cross-task", "--home", home)
+    rows = jdna(*args, "--json").json["rows"]
+    (mine,) = [row for row in rows if row["yours"] is not None]
+    assert (mine["series"], mine["level"]) == ("SST-2 (easy)", "50")
+    assert mine["difference"] == pytest.approx(100 * 0.9 / 0.95 - mine["published"])
+    hidden = [row for row in rows if row["reading"] == "hidden"]
+    assert hidden
+    assert all(row["published"] is None for row in hidden)
+    assert "org/roberta" in jdna(*args, "--plot", tmp_path / "p.svg").out
+    assert "did you mean 'cross-task'" in jdna("report", "paper", "cros", "--home", home,
+                                                code=2).err  # fmt: skip
+    assert "name a published figure" in jdna("report", "paper", "--home", home, code=2).err
+
+
+def test_the_published_curves_are_those_that_were_read(shared_data):
+    from importlib import resources
+
+    ours = (resources.files("jdna_cli.reports") / "published" / "figures.csv").read_text()
+    assert ours == (shared_data.parent / "paper" / "figures.csv").read_text()
+
+
+# ---------------------------------------------------------------------------------------- filters
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--task", "hadr"), "--task: no finished run has 'hadr': did you mean 'hard'?"),
+        (("--criterion", "wandb"), "did you mean 'wanda'?"),
+        (("--seed", 77), "--seed: no finished run has '77': there is 1, 2, 3"),
+        (("--task", "alone", "--regime", "dense-frozen"), "no finished run matches"),
+        (("--since", "2030-01-01"), "no finished run matches --since 2030-01-01"),
+        (("--tolerance", "lots"), "--tolerance: 'lots' is no share"),
+        (("--html", "x.txt"), "--html: x.txt must end in .html"),
+        (("--html", "/nowhere/x.html"), "there is no folder /nowhere"),
+    ],
+)
+def test_a_filter_that_matches_nothing_says_what_there_is(jdna, home, args, message):
+    found = jdna("report", *args, "--home", home, code=2)
+    assert message in found.err
+    assert len(found.err.strip().splitlines()) == 1
+
+
+def test_filters_choose_and_keep_the_dense_references(jdna, home):
+    args = ("report", "--home", home, "--json")
+    rows = jdna(*args, "--regime", "sparse", "--task", "hard", "--pattern", "N:M").json["rows"]
+    assert {row["pattern"] for row in rows} == {None, "2:8", "4:8", "6:8"}
+    assert all(row["mean_relative_drop"] is not None for row in rows)
+    rows = jdna(*args, "--model", "two").json["rows"]
+    assert {row["model"] for row in rows} == {"/a/b/two"}
+    rows = jdna(*args, "--seed", 2, "--since", "2026-01-01", "--until", "2026-01-01").json["rows"]
+    assert {row["n"] for row in rows} == {1}
+
+
+def test_queries_use_indices(home):
+    asked = []
+
+    class Noting:
+        def __call__(self, sql, values=()):
+            asked.append((sql, values))
+            return reading.query(f"sqlite:///{home}/jdna.db", sql, values)
+
+    own = source(home, tasks=("hard",))
+    noting = type(own)(Noting(), home, own.filters)
+    for name in sorted(set(reports.names()) - {"compare", "paper"}):
+        reports.load(name).rows(noting)
+    assert asked
+    for sql, values in asked:
+        for step in _plan(home, sql, values):
+            assert not re.search(r"SCAN (run|metric|point|layer)\b(?! USING)", step), sql
+
+
+def _plan(home, sql, values):
+    import sqlite3
+
+    connection = sqlite3.connect(home / "jdna.db")
+    try:
+        return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", tuple(values))]
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", ["quantisation", "tradeoff", "dynamics", "barrier", "advise"])
 def test_an_empty_report_says_what_would_fill_it(jdna, bert, name):
     jdna("finetune", bert, *SMALL)
     found = jdna("report", name, code=2)
@@ -72,3 +345,93 @@ def test_an_empty_report_says_what_would_fill_it(jdna, bert, name):
     assert "yet" in found.err or "nothing to report" in found.err
     jdna("report", name, "--plot", "x.png", code=2)
     assert jdna("report", name, "--format", "json").json == []
+
+
+# ------------------------------------------------------------------------------------------- page
+
+
+def test_the_page_needs_no_network_and_names_are_text(jdna, tmp_path):
+    own = {"model": "<script>alert(1)</script>", "task": "</script><b>x"}
+    found = [simulated.dense(**own, score=0.9), {**own, "sparsity": 0.5, "score": 0.8}]
+    home = simulated.record(tmp_path / "evil", found)
+    file = tmp_path / "report.html"
+    assert f"html: {file}" in jdna("report", "--home", home, "--html", file).out
+    text = file.read_text()
+    ours = text[: text.index("<script>\n/**")] if "<script>\n/**" in text else text
+    assert "<script>alert" not in text
+    assert "</script><b>x" not in text
+    assert not re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?!data:)', ours)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_page_tells_how_each_number_was_made(jdna, measured, tmp_path):
+    file = measured.home.parent / "report.html"
+    measured("report", "--html", file)
+    text = file.read_text()
+    assert "jdna finetune" in text
+    links = re.findall(r'href="([^"]*spec\.json)"', text)
+    assert links
+    assert all((file.parent / link).is_file() for link in links)
+    assert 'id="drop"' in text
+    assert 'id="tradeoff"' in text
+    # The command that the page gives makes the same request again.
+    (line,) = re.findall(r"(jdna finetune [^<]*--quantize 4[^<]*)<", text)
+    import html as escaping
+    import shlex
+
+    again = measured(*shlex.split(escaping.unescape(line))[1:], "--json")
+    assert again.json["run"]["cached"]
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(jdna, home, tmp_path, monkeypatch):
+    file = tmp_path / "report.html"
+    file.write_text("old")
+
+    def full(*args, **rest):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page.tempfile, "mkstemp", full)
+    found = jdna("report", "--home", home, "--html", file, code=1)
+    assert "could not be written: No space left on device" in found.err
+    assert file.read_text() == "old"
+
+
+CHROME = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROME is None, reason="no Chromium here")
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_drawn_by_a_browser(jdna, home, tmp_path, dark):
+    file = tmp_path / "report.html"
+    jdna("report", "--home", home, "--html", file)
+    scheme = ("--blink-settings=preferredColorScheme=0",) if dark else ()
+    done = subprocess.run(
+        [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         "--virtual-time-budget=20000", *scheme, f"--user-data-dir={tmp_path / 'profile'}",
+         "--dump-dom", file.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    figures = done.stdout.count('class="plot')
+    assert figures > 10
+    assert done.stdout.count('class="main-svg"') >= figures
+
+
+# ------------------------------------------------------------------------------------------- cards
+
+
+def test_every_model_has_a_card(measured):
+    card = (measured.home / "3" / "README.md").read_text()
+    head, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert "- pruned" in head
+    assert "type: living" in head
+    assert "Regime sparse" in body
+    zeros = measured("runs", "show", 3, "--json").json
+    assert str(measured.home) not in card
+    assert "Zeros among prunable weights" in body
+    assert zeros
+    pruned = (measured.home / "2" / "README.md").read_text()
+    assert "Weights chosen by magnitude (scope global)" in pruned
+    assert "quantised to 4 bits" in (measured.home / "4" / "README.md").read_text()

@@ -45,8 +45,8 @@ class Filters:
     @property
     def of_pruning(self) -> bool:
         """Whether it says something of what was taken away."""
-        asked = bool(self.criteria or self.patterns or self.regimes)
-        return asked and "dense" not in self.regimes
+        asked = self.criteria or self.patterns or self.regimes or self.since or self.until
+        return bool(asked) and "dense" not in self.regimes
 
     def where(self) -> tuple[str, list[Any]]:
         """A condition on `run` that starts with AND, and its parameters.
