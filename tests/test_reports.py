@@ -1,10 +1,12 @@
 """Reports say what the database says, and that there is nothing where there is nothing."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -417,6 +419,82 @@ def test_the_page_is_drawn_by_a_browser(jdna, home, tmp_path, dark):
     figures = done.stdout.count('class="plot')
     assert figures > 10
     assert done.stdout.count('class="main-svg"') >= figures
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles(jdna, home, tmp_path):
+    text = [r"\documentclass{article}\usepackage{booktabs}\usepackage[utf8]{inputenc}"
+            r"\usepackage{amssymb}\begin{document}"]  # fmt: skip
+    for name in ("drop", "verdict", "advise", "runs", "regimes", "languages"):
+        text.append(jdna("report", name, "--home", home, "--format", "latex", "--task", "easy",
+                         "--task", "hard", "--task", "by-pairs").out)  # fmt: skip
+    file = tmp_path / "tables.tex"
+    file.write_text("\\clearpage\n".join([*text, r"\end{document}"]))
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", file.name],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "booktabs" in text[0]
+
+
+def test_a_table_fits_a_terminal_of_80_columns(home, monkeypatch, tmp_path):
+    from jdna_cli.reports import tables
+
+    monkeypatch.setattr(tables.sys, "stdout", _Terminal())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR")
+    chosen = reports.load("drop")
+    found = chosen.sections(chosen.rows(source(home)))
+    text = tables.sections_as_text(found, "table")
+    assert "\x1b[48;5;" in text
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    titles = {section.title for section in found}
+    assert max(len(line) for line in bare.splitlines() if line not in titles) <= 80
+    # Numbers stand there without colour too.
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = tables.sections_as_text(found, "table")
+    assert plain.split() == bare.split()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+# ----------------------------------------------------------------------------------------- exports
+
+
+def test_an_unknown_tracker_and_a_missing_one_are_told_apart(jdna, home, monkeypatch):
+    args = ("report", "--home", home, "--export")
+    assert "'comet' is none of tensorboard, mlflow, wandb" in jdna(*args, "comet", code=2).err
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert "pip install 'jdna[mlflow]'" in jdna(*args, "mlflow", code=2).err
+
+
+def test_runs_are_exported_to_tensorboard(jdna, bert, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    jdna("finetune", bert, *SMALL)
+    for _ in range(2):  # the second time nothing is there twice
+        assert jdna("report", "--export", "tensorboard", "--json").json["exported"] == 1
+    (folder,) = (jdna.home / "exports" / "tensorboard").iterdir()
+    found = EventAccumulator(str(folder)).Reload()
+    curve = jdna("db", "query", "SELECT step, value FROM metric WHERE run = 1 AND split = 'train' "
+                 "AND name = 'loss' AND step IS NOT NULL", "--json").json["rows"]  # fmt: skip
+    told = [(e.step, e.tensor_proto.float_val[0]) for e in found.Tensors("train/loss")]
+    assert [step for step, _ in told] == [step for step, _ in curve]
+    assert [v for _, v in told] == pytest.approx([v for _, v in curve])
+
+
+def test_runs_are_exported_to_mlflow(jdna, bert, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    jdna("finetune", bert, *SMALL)
+    jdna("report", "--export", "mlflow", "--json")
+    (run,) = mlflow.search_runs(experiment_names=["jdna"], output_format="list")
+    accuracy = jdna("db", "query", "SELECT score FROM performance", "--json").json["rows"][0][0]
+    assert run.data.params["task"] == "living"
+    assert run.data.metrics["result/validation/accuracy"] == accuracy
 
 
 # ------------------------------------------------------------------------------------------- cards

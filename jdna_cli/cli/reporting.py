@@ -81,6 +81,13 @@ def report(
         Path | None,
         typer.Option(help="Write everything as one page that needs no network, to this file."),
     ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Hand the runs over to tensorboard, mlflow, or wandb (optional extras).",
+        ),
+    ] = None,
     home: o.Home = o.DEFAULT_HOME,
     db: o.Db = None,
     as_json: o.Json = False,
@@ -113,6 +120,13 @@ def report(
     drop, asked = _fraction(tolerance), tuple(run or ())
     reports.load(name)
     source = source_of(url_of(home, db), home, filters, drop, asked, figure)
+    if export is not None:
+        from jdna_cli.reports import exports
+
+        count, place = exports.export(export, source)
+        told = {"exported": count, "to": place}
+        print(json.dumps(told) if as_json else f"{count} runs exported to {place}")
+        return
     targets = Targets(o.Format.JSON if as_json else output, plot, html, as_json)
     print(write(name, source, targets), end="")
 

@@ -20,6 +20,13 @@ _LATEX = {
     "−": "$-$",
     "→": r"$\rightarrow$",
     "·": r"$\cdot$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "α": r"$\alpha$",
+    "…": r"\dots{}",
+    "–": "--",
+    "✓": r"$\checkmark$",
 }
 
 
@@ -207,16 +214,25 @@ def _latex(section: Section) -> str:
     def text(cell: str) -> str:
         return "".join(_LATEX.get(c, c) for c in _printable(cell))
 
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(text, cells)) + r" \\"
+    # Bars of text are for terminals.
+    chosen = [i for i in range(len(section.columns)) if not _is_drawn(section, i)]
 
-    columns = "l" + "r" * (len(section.columns) - 1)
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(text(cells[i]) for i in chosen) + r" \\"
+
+    columns = "l" + "r" * (len(chosen) - 1)
     lines = [r"\begin{table}", r"\centering"]
     if section.title:
         lines.append(rf"\caption{{{text(' '.join([section.title, *section.notes]))}}}")
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(section.columns), r"\midrule"]
     lines += [line(row) for row in section.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _is_drawn(section: Section, i: int) -> bool:
+    """Whether a column is one of sparklines."""
+    cells = [row[i] for row in section.rows if row[i]]
+    return bool(cells) and all(set(cell) <= {*_BARS, "·"} for cell in cells)
 
 
 def _csv(section: Section) -> str:

@@ -88,7 +88,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "pairs of which the harder one dropped less. Interaction: correlation of difficulty and "
         "the slope of drop over sparsity.",
     )
-    answer = Section(verdicts.sentence(found), columns, table, notes)
+    answer = Section(verdicts.sentence(found), columns, table, notes, fixed=2)
     return [answer, *(_each(one) for one in found)]
 
 
