@@ -14,7 +14,7 @@ from jdna_cli.engine import devices
 
 NAMES = (
     "selection", "streaming", "training", "interpolation", "likelihood", "sweeping", "store",
-    "startup",
+    "reports", "startup",
 )  # fmt: skip
 MORE = ("criteria",)  # by name alone: a quarter of an hour, and a task's files
 

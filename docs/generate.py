@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -299,7 +300,10 @@ def datasette() -> str:
     told["run"] |= {"facets": ["kind", "status", "task", "regime"], "sort_desc": "id"}
     told["performance"] |= {"facets": ["task", "regime", "criterion", "pattern"]}
     queries = {
-        question.rstrip("?").lower().replace(" ", "-"): {"sql": sql.strip(), "title": question}
+        re.sub(r"[^a-z0-9]+", "-", question.lower()).strip("-"): {
+            "sql": sql.strip(),
+            "title": question,
+        }
         for question, sql in QUERIES.items()
     }
     found = {

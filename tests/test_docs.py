@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import simulated
 from jdna_cli import reports, tasks
 from jdna_cli.cli.app import app
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.sweeps import cells, experiment
-from tests import simulated
 
 TOP = Path(__file__).resolve().parents[1]
 _MADE = runpy.run_path(str(TOP / "docs" / "generate.py"))

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
+from benchmarks import simulated
 from jdna_cli import reports
 from jdna_cli.cli import reporting
 from jdna_cli.reports import cells, page, plots
 from jdna_cli.reports.source import Filters
 from jdna_cli.store import reading
-from tests import simulated
 from tests.test_ways import SMALL
 
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import simulated
 from jdna_cli.cli import reporting
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.source import Filters
-from tests import simulated
 
 TIMES = 200
 TASKS, LEVELS, SEEDS = 6, (0.3, 0.5, 0.7), 3

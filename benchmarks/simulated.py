@@ -46,7 +46,7 @@ def record(home: Path, cells: Iterable[Mapping[str, Any]]) -> Path:
     marks = ", ".join("?" * len(names))
     with connection:
         connection.executemany(
-            f"INSERT INTO run ({', '.join(names)}) VALUES ({marks})",
+            f"INSERT INTO run ({', '.join(names)}) VALUES ({marks})",  # noqa: S608
             [[row.get(name) for name in names] for row in rows],
         )
         connection.executemany(
