@@ -250,14 +250,16 @@ th:first-child, td:first-child, .text { text-align: left; }
 tbody th { font-weight: 500; }
 td.command { white-space: normal; text-align: left; font-family: ui-monospace, monospace;
   font-size: .8rem; min-width: 22rem; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 42rem));
   gap: 1rem; }
 figure { margin: 0; background: var(--soft); border-radius: .4rem; padding: .6rem; min-width: 0; }
 figcaption { font-size: .9rem; font-weight: 600; }
 .plot { height: 24rem; width: 100%; overflow: hidden; }
 .skip { position: absolute; left: -100rem; } .skip:focus { left: 1rem; }
 @media print { nav, .skip { display: none; } body { max-width: none; font-size: 11px; }
-  figure, table { break-inside: avoid; } .scroll { overflow: visible; } }
+  figure, table { break-inside: avoid; } .scroll, .plot { overflow: visible; }
+  .figures { grid-template-columns: 1fr; } th, td { white-space: normal; padding: .2rem .3rem; }
+  table { font-size: 9px; } details { display: none; } }
 </style>
 </head>
 <body>

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,8 @@ class Comparison:
     interaction: Trend | None  # of difficulty and the slope of drop over sparsity
     thresholds: dict[str, Threshold]  # critical sparsities, with intervals
     missing: tuple[str, ...]
-    names: dict[float, str] = field(default_factory=dict)  # of levels
+    names: dict[float, str]  # of levels
+    tolerance: float  # drop that still counts as none, in the thresholds
 
     @property
     def decision(self) -> str:
@@ -306,7 +307,7 @@ def _compare(
     rounded = bool(own[0]["quantization"])
     thresholds = {} if rounded else _thresholds(lines, tolerance)
     return Comparison(title, axis, own[0], tuple(lines), overall, tuple(tests), interaction,
-                      thresholds, tuple(missing), names)  # fmt: skip
+                      thresholds, tuple(missing), names, tolerance)  # fmt: skip
 
 
 def _test(
@@ -400,8 +401,8 @@ def one_threshold(comparison: Comparison) -> str | None:
         return None
     least, most = min(found, key=lambda n: found[n][0]), max(found, key=lambda n: found[n][0])
     told = (
-        f"critical sparsities go from {found[least][0]:.0%} ({least}) to "
-        f"{found[most][0]:.0%} ({most})"
+        f"critical sparsities (a drop of {comparison.tolerance:.1%}) go from "
+        f"{found[least][0]:.0%} ({least}) to {found[most][0]:.0%} ({most})"
     )
     highs = [high for _, _, high in found.values() if high is not None]
     lows = [low for _, low, _ in found.values() if low is not None]
