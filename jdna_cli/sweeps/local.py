@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import multiprocessing
 import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +18,14 @@ from jdna_cli.errors import InterruptedRunError
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.schedule import State
 from jdna_cli.sweeps.work import Where
+from jdna_cli.sweeps.worker import main as start_worker
+
+# Workers are forked from a server that has imported what computes: it is slow to import, and has no
+# threads and no device yet.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [f"jdna_cli.engine.{name}" for name in ("finetuning", "pipelines", "pruning")]
+)
 
 DEATHS = 5  # of the processes of one cell, before it counts as failed
 GRACE_SECONDS = 60.0  # for a checkpoint, when the sweep is asked to stop
@@ -83,47 +90,37 @@ class Worker:
     ) -> None:
         self.number = number
         self.cell: Cell | None = None
-        reading, writing = os.pipe()
-        # A session of its own: Ctrl-C at the terminal is the driver's to pass on.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jdna_cli.sweeps.worker", json.dumps(dataclasses.asdict(where))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=None if os.environ.get("JDNA_SWEEP_LOG") else subprocess.DEVNULL,
-            env={**os.environ, **share.environment(), "JDNA_EVENTS": str(writing)},
-            pass_fds=[writing],
-            start_new_session=True,
-            text=True,
-        )
-        os.close(writing)
-        self._listener = threading.Thread(target=self._listen, args=(reading, events), daemon=True)
+        self._line, theirs = _FORKS.Pipe()
+        environment = {**os.environ, **share.environment()}
+        self.process = _FORKS.Process(target=start_worker, args=(theirs, where, environment))
+        self.process.start()
+        theirs.close()
+        self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
         self._listener.start()
 
-    def _listen(self, reading: int, events: queue.SimpleQueue[Any]) -> None:
-        with os.fdopen(reading) as lines:
-            for line in lines:
-                events.put((self, json.loads(line)))
+    def _listen(self, events: queue.SimpleQueue[Any]) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                events.put((self, self._line.recv()))
         # Reaped before anybody asks whether it lives.
-        events.put((self, {"event": "gone", "code": self.process.wait()}))
+        self.process.join()
+        events.put((self, {"event": "gone", "code": self.process.exitcode}))
 
     def give(self, cell: Cell, values: dict[str, Any], *, force: bool, keep: bool) -> bool:
         """Hand over a cell; returns whether it could be."""
         self.cell = cell
         asked = {"key": cell.key, "kind": cell.kind, "values": values, "force": force,
                  "keep": keep}  # fmt: skip
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(asked) + "\n")
-            self.process.stdin.flush()
+            self._line.send(asked)
         except OSError:
             return False
         return True
 
     def dismiss(self) -> None:
         """There is nothing more to do: it ends, with a checkpoint if it is busy."""
-        assert self.process.stdin is not None
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
+            self._line.send(None)
 
 
 def run(
@@ -196,11 +193,10 @@ def _dismiss(workers: list[Worker]) -> None:
         worker.dismiss()
     deadline = time.monotonic() + GRACE_SECONDS
     for worker in workers:
-        try:
-            worker.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        worker.process.join(max(0.1, deadline - time.monotonic()))
+        if worker.process.is_alive():
             worker.process.kill()
-            worker.process.wait()
+        worker.process.join()
 
 
 class _Asked:

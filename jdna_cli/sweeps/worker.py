@@ -1,23 +1,23 @@
 """A worker process: takes cells one after the other, and keeps what they share in memory.
 
-It reads one JSON object a line from standard input (a cell to run) and writes one a line to the
-descriptor named by JDNA_EVENTS (how far it is, what came of it). When its input ends, whoever asked
-is gone: it stops what it does, with a checkpoint.
+It is forked from a server that has imported what computes, so that it starts at once. What comes
+down its line are cells to run; what goes up is how far it is, and what came of them. When the line
+ends, whoever asked is gone: it stops what it does, with a checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from jdna_cli.errors import JdnaError, NotFiniteError, RequestError, redact
 from jdna_cli.jobs.running import Desk, Progress
@@ -30,15 +30,14 @@ TELL_SECONDS = 0.5  # between two words on how far a run is
 class Teller:
     """Says on the line of events how far a run is; an observer of runs."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, line: Connection) -> None:
+        self._line = line
         self._last = 0.0
 
     def tell(self, **event: Any) -> None:
         """One event."""
         with contextlib.suppress(BrokenPipeError):
-            self._out.write(json.dumps(event) + "\n")
-            self._out.flush()
+            self._line.send(event)
 
     def say(self, text: str) -> None:
         """What a person would read goes to standard error."""
@@ -57,34 +56,56 @@ class Teller:
         yield told
 
 
-def _inputs(found: queue.SimpleQueue[str | None], busy: threading.Event) -> None:
-    for line in sys.stdin:
-        found.put(line)
+Asked = dict[str, Any]
+
+
+def _inputs(
+    line: Connection, found: queue.SimpleQueue[Asked | None], busy: threading.Event
+) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while (asked := line.recv()) is not None:
+            found.put(asked)
     found.put(None)
     if busy.is_set():
         # As Ctrl-C would: a training writes its checkpoint first.
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main() -> None:
-    """Work until there is nothing more to do."""
-    teller = Teller(os.fdopen(int(os.environ["JDNA_EVENTS"]), "w"))
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    busy = threading.Event()
-    threading.Thread(target=_inputs, args=(lines, busy), daemon=True).start()
-    where = work.Where(**json.loads(sys.argv[1]))
-    ledger = Ledger(Path(where.home), where.db)
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        import torch
+def main(line: Connection, where: work.Where, environment: Mapping[str, str]) -> None:
+    """Work until there is nothing more to do.
 
-        torch.set_num_threads(int(threads))
+    Args:
+        line: to whoever asks.
+        where: cells are read and recorded.
+        environment: of the process; CUDA is told its device before it is first used.
+    """
+    # A session of its own: Ctrl-C at the terminal is the driver's to pass on.
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    _quiet()
+    teller = Teller(line)
+    asked_for: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+    busy = threading.Event()
+    threading.Thread(target=_inputs, args=(line, asked_for, busy), daemon=True).start()
+    ledger = Ledger(Path(where.home), where.db)
+    import torch
+
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     teller.tell(event="ready")
-    while (line := lines.get()) is not None:
+    while (asked := asked_for.get()) is not None:
         busy.set()
-        asked = json.loads(line)
         teller.tell(**_outcome(ledger, where, teller, asked))
         busy.clear()
     ledger.close()
+
+
+def _quiet() -> None:
+    """What libraries print is nobody's to read, unless a log was asked for."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1) if os.environ.get("JDNA_SWEEP_LOG") else (0, 1, 2):
+        os.dup2(nothing, number)
+    os.close(nothing)
 
 
 def _outcome(
@@ -121,7 +142,3 @@ def _outcome(
         "remark": done.run.remark,
         "seconds": time.monotonic() - began,
     }
-
-
-if __name__ == "__main__":
-    main()
