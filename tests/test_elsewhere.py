@@ -1,5 +1,6 @@
 """Cells that other machines run are recorded here, each once, as if they had been run here."""
 
+import multiprocessing.util
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ points = 3
 def own_places(tmp_path, monkeypatch):
     """Homes of other machines lie below the test's folder."""
     (tmp_path / "elsewhere").mkdir()
+    multiprocessing.util.get_temp_dir()  # it remembers its folder: not the one of this test
     monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield

@@ -1,5 +1,6 @@
 """A sweep does every cell once, whatever dies on the way, and says what failed."""
 
+import multiprocessing.util
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from jdna_cli.errors import RequestError
-from jdna_cli.sweeps import cells, experiment
+from jdna_cli.sweeps import cells, experiment, local
 from tests.conftest import QUICK
 from tests.test_finetune import bits, quiet, spec_for, training_for
 
@@ -121,7 +122,10 @@ def test_a_sweep_from_an_empty_home_to_its_report(jdna, trial):
     assert "its model was not kept" in jdna("eval", "run:3", "--task", "living", code=2).err
 
 
-def test_the_last_models_are_kept_where_that_is_asked(jdna, tmp_path, bert):
+def test_the_last_models_are_kept_where_that_is_asked(jdna, tmp_path, bert, monkeypatch):
+    # Where the name of the temporary folder is too long for a socket.
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/" + 100 * "x")
+    assert local._processes().get_start_method() == "spawn"
     file = write(tmp_path / "trial.toml", bert, rest="[[levels]]\nsparsity = 0.5")
     mine = jdna("prune", bert, "--sparsity", 0.9, "--json").json["run"]["id"]
     jdna("sweep", file, "--workers", 1, "--keep", "last")

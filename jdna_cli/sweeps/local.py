@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
+import multiprocessing.util
 import os
 import queue
 import signal
@@ -19,13 +19,6 @@ from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.schedule import State
 from jdna_cli.sweeps.work import Where
 from jdna_cli.sweeps.worker import main as start_worker
-
-# Workers are forked from a server that has imported what computes: it is slow to import, and has no
-# threads and no device yet.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    [f"jdna_cli.engine.{name}" for name in ("finetuning", "pipelines", "pruning")]
-)
 
 DEATHS = 5  # of the processes of one cell, before it counts as failed
 GRACE_SECONDS = 60.0  # for a checkpoint, when the sweep is asked to stop
@@ -82,6 +75,23 @@ def _devices() -> list[str | None]:
     return [str(i) for i in range(len(told.stdout.splitlines()))] if told.returncode == 0 else []
 
 
+_HEAVY = tuple(f"jdna_cli.engine.{name}" for name in ("finetuning", "pipelines", "pruning"))
+_SOCKET = 107 - len("/listener-xxxxxxxx")  # the longest folder of a socket
+
+
+def _processes() -> Any:
+    """How workers come to be: forked from a server that has imported what computes.
+
+    The server has no threads and no device yet. It listens in the temporary folder; where that has
+    too long a name for a socket, each worker imports for itself.
+    """
+    if len(multiprocessing.util.get_temp_dir()) > _SOCKET:
+        return multiprocessing.get_context("spawn")
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(list(_HEAVY))
+    return forks
+
+
 class Worker:
     """One process, and the thread that listens to it."""
 
@@ -90,9 +100,10 @@ class Worker:
     ) -> None:
         self.number = number
         self.cell: Cell | None = None
-        self._line, theirs = _FORKS.Pipe()
+        processes = _processes()
+        self._line, theirs = processes.Pipe()
         environment = {**os.environ, **share.environment()}
-        self.process = _FORKS.Process(target=start_worker, args=(theirs, where, environment))
+        self.process = processes.Process(target=start_worker, args=(theirs, where, environment))
         self.process.start()
         theirs.close()
         self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
