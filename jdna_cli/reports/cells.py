@@ -1,7 +1,7 @@
 """Cells of experiments: every finished measurement beside its dense run, over seeds.
 
 The same as the views `performance` and `performance_drop` (a test compares them), with intervals,
-for a selection of runs, and ten times as fast: 100,000 runs in about a second.
+for a selection of runs, and faster: 100,000 runs in about a second.
 """
 
 from __future__ import annotations

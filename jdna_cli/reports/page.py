@@ -24,10 +24,11 @@ from jdna_cli.reports.plots import COLOURS
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section, told_once
 
-# Those that a page about everything has, in the order of the questions.
-CHAPTERS = ("drop", "adequacy", "options", "shots", "context", "book", "languages", "regimes",
+# The order of the questions on a page about everything; a report that is not named here comes last.
+_ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages", "regimes",
             "barrier", "criteria", "quantisation", "architectures", "sizes", "dynamics",
             "tradeoff")  # fmt: skip
+_APART = ("verdict", "advise", "compare", "paper", "runs")  # first, or asked for by name
 MOST_RUNS = 500
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 _DASHES = ("solid", "dash", "dashdot", "dot")
@@ -47,7 +48,8 @@ def write(path: Path, name: str, source: Source) -> None:
     import jinja2
 
     comparisons = verdicts.judge(source)
-    wanted = ("verdict", *CHAPTERS) if name in ("drop", "verdict") else (name,)
+    rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
+    wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
     chapters = [found for one in wanted if (found := _chapter(one, source)) is not None]
     text = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         _TEMPLATE
