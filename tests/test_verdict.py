@@ -97,7 +97,7 @@ def test_what_is_missing_to_be_sure_is_said(jdna, tmp_path):
         found.append({**own, "task": task, "sparsity": 0.5, "score": top * (1 - lost)})
     home = simulated.record(tmp_path / "few", found)
     told = jdna("report", "verdict", "--home", home).out
-    assert told.startswith("Undecided: none of 1 comparison has the tasks, levels or seeds")
+    assert told.startswith("Undecided: the only comparison lacks the tasks, levels or seeds")
     assert "guessed: at chance level even when dense, left out" in told
     assert "5 or more are needed" in told
     assert "2 of 2 cells have one seed" in told

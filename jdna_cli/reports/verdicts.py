@@ -432,9 +432,12 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
         rising = sum(one.overall.trend.value > _null(one) for one in comparisons if one.overall)
         tested = sum(one.overall is not None for one in comparisons)
         if not tested:
-            return f"Undecided: none of {of} has the tasks, levels or seeds that a test needs."
+            which = "the only comparison" if total == 1 else f"each of {of}"
+            return f"Undecided: {which} lacks the tasks, levels or seeds that a test needs."
+        which = "the only comparison" if total == 1 else f"none of {of}"
+        no = "not " if total == 1 else ""
         return (
-            f"Undecided: in none of {of} is the trend of drop over difficulty clear at 5 % "
+            f"Undecided: in {which} the trend of drop over difficulty is {no}clear at 5 % "
             f"(drops grow with difficulty in {rising} of the {tested} that could be tested)."
         )
     return (
