@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,7 @@ class Trend:
     rising: float
     falling: float
     least: float
+    null: float = 0.0  # the statistic where there is no trend
 
     @property
     def two_sided(self) -> float:
@@ -166,7 +167,7 @@ def ordered_trend(groups: Sequence[Sequence[float]]) -> Trend:
     larger = (values[:, None] < values[None]) + 0.5 * (values[:, None] == values[None])
     before, after = np.nonzero(later)
     found = larger[orders[:, before], orders[:, after]].sum(axis=1) / total
-    return _trend(float(found[0]), found)
+    return replace(_trend(float(found[0]), found), null=0.5)
 
 
 def page_trend(blocks: Floats) -> Trend:

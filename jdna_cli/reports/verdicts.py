@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, statistics
+from jdna_cli.reports import cells, statistics, trends
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Trend
+from jdna_cli.reports.trends import Line, Threshold, Trends
 
 ALPHA = 0.05
-BOOTSTRAPS = 400  # of seeds, for the interval of a threshold
 AT_CHANCE = 0.1  # of the way from chance to a perfect score
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
 # What makes a task harder, from easy to hard: column, and a number that rises with hardness.
@@ -35,20 +35,6 @@ KNOBS: dict[str, Callable[[Any], float]] = {
     "mixture": float,
 }
 _GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One task, or one level of a knob: its place from easy to hard, and its drops."""
-
-    label: str
-    order: float
-    drops: dict[float, dict[Any, float]]  # by sparsity, by seed
-    means: dict[float, float]  # over seeds
-
-    def mean(self, level: float) -> float:
-        """Mean drop at a sparsity."""
-        return self.means[level]
 
 
 @dataclass(frozen=True)
@@ -188,7 +174,7 @@ def _across(own: list[Row], tolerance: float) -> Comparison | None:
         missing.append(f"{_tasks(len(lines))}: 5 or more are needed for p ≤ 0.05 to be possible")
     model = cells.short(own[0]["model"])
     title = f"{model} · {cells.way(own[0], ('bits',))} · by difficulty"
-    return _compare(title, "difficulty", own, lines, missing, tolerance, _rank_tests)
+    return _compare(title, "difficulty", own, lines, missing, tolerance, trends.rank_tests)
 
 
 def _tasks(count: int) -> str:
@@ -222,54 +208,15 @@ def _within(own: list[Row], knob: str, tolerance: float) -> Comparison | None:
     first = own[0]
     title = f"{cells.short(first['model'])} · {first['label']} · {cells.way(first, ('bits',))}"
     words = knob.replace("_", " ")
-    return _compare(f"{title} · by {words}", knob, own, lines, missing, tolerance, _knob_tests)
+    return _compare(
+        f"{title} · by {words}", knob, own, lines, missing, tolerance, trends.knob_tests
+    )
 
 
 def _word(knob: str, value: Any) -> str:
     if knob == "data_fraction":
         return f"{value:.0%} of the data"
     return f"{value} book" if knob == "book" else f"{value} {knob.replace('_', ' ')}"
-
-
-Trends = tuple[list[Trend], Trend]
-
-
-def _rank_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
-    """The trend at each level, and over all of them."""
-    if len(lines) < 3:
-        return None
-    means = np.array([[line.mean(level) for line in lines] for level in levels])
-    return statistics.rank_trends([line.order for line in lines], means)
-
-
-def _knob_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
-    each = [_knob_test(lines, [level]) for level in levels]
-    overall = _knob_test(lines, levels)
-    if overall is None or not all(each):
-        return None
-    return [one for one in each if one is not None], overall
-
-
-def _knob_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
-    if len(lines) < 2:
-        return None
-    # Of each seed, the mean over sparsities: they are not independent of each other.
-    seeds = [
-        set.intersection(*(set(line.drops[level]) for level in levels)) if levels else set()
-        for line in lines
-    ]
-    own = [
-        {s: math.fsum(line.drops[x][s] for x in levels) / len(levels) for s in there}
-        for line, there in zip(lines, seeds, strict=True)
-    ]
-    if not all(own):
-        return None
-    shared = sorted(set.intersection(*seeds), key=str)
-    if len(shared) > 1 and len(lines) > 2 and all(len(s) == len(shared) for s in seeds):
-        return statistics.page_trend(np.array([[one[s] for one in own] for s in shared]))
-    if sum(map(len, own)) < 3:
-        return None
-    return statistics.ordered_trend([list(one.values()) for one in own])
 
 
 def _compare(
@@ -297,15 +244,15 @@ def _compare(
         missing = [*missing, f"with so few values no order has p below {least:.2g}"]
     if not shared and lines:
         missing = [*missing, "no sparsity was measured on all of them"]
-    missing = [*missing, *_gaps(lines, shared, names)]
+    missing = [*missing, *trends.gaps(lines, shared, names)]
     interaction = None
     if axis == "difficulty" and len(lines) > 2 and len(shared) > 1:
-        slopes = np.array([[_slope(line, shared) for line in lines]])
+        slopes = np.array([[trends.slope(line, shared) for line in lines]])
         interaction = statistics.rank_trends([line.order for line in lines], slopes)[1]
     adjusted = statistics.holm([one.trend.two_sided for one in tests])
     tests = [replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)]
     rounded = bool(own[0]["quantization"])
-    thresholds = {} if rounded else _thresholds(lines, tolerance)
+    thresholds = {} if rounded else trends.thresholds(lines, tolerance)
     return Comparison(title, axis, own[0], tuple(lines), overall, tuple(tests), interaction,
                       thresholds, tuple(missing), names, tolerance)  # fmt: skip
 
@@ -320,78 +267,6 @@ def _test(
         means = np.array([line.mean(x) for line in lines])
         against += int((harder & (means[None] < means[:, None])).sum())
     return Test(level, len(lines), trend, against, int(harder.sum()) * len(levels))
-
-
-def _slope(line: Line, levels: Sequence[float]) -> float:
-    """Of drop over sparsity, through no drop at no sparsity; least squares."""
-    return math.fsum(x * line.mean(x) for x in levels) / math.fsum(x * x for x in levels)
-
-
-def _gaps(lines: Sequence[Line], levels: Sequence[float], names: dict[float, str]) -> list[str]:
-    """What else one would want to know."""
-    found = []
-    alone = sum(len(line.drops[x]) < 2 for line in lines for x in levels)
-    if alone:
-        found.append(f"{alone} of {len(lines) * len(levels)} cells have one seed: 3 or more tell "
-                     "the spread")  # fmt: skip
-    drops = [line.mean(x) for line in lines for x in levels]
-    if drops and max(drops) < 0.02:
-        found.append(f"nothing breaks: no drop reaches 2 % up to {names[levels[-1]]}, prune more")
-    order = np.array([line.order for line in lines])
-    worst: tuple[float, str] = (0.05, "")
-    for x in levels:
-        means = np.array([line.mean(x) for line in lines])
-        gaps = np.where(order[:, None] < order[None], means[:, None] - means[None], -np.inf)
-        i, j = divmod(int(gaps.argmax()), len(lines))
-        if gaps[i, j] > worst[0]:
-            text = (f"difficulty does not explain that {lines[i].label} drops "
-                    f"{100 * gaps[i, j]:.0f} points more than the harder {lines[j].label} at "
-                    f"{names[x]}")  # fmt: skip
-            worst = (float(gaps[i, j]), text)
-    return [*found, *([worst[1]] if worst[1] else [])]
-
-
-Threshold = tuple[float, float | None, float | None]
-
-
-def _thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
-    """Critical sparsity of each line, and its 95 % interval over seeds (bootstrap) if it has two.
-
-    Seeds are resampled as they are: a seed's drops at all sparsities together.
-    """
-    alike: dict[tuple[Any, ...], list[Line]] = {}
-    for line in lines:
-        levels = tuple(sorted(line.drops))
-        seeds = set.intersection(*(set(line.drops[x]) for x in levels))
-        counts = tuple(len(line.drops[x]) for x in levels)
-        alike.setdefault((levels, len(seeds), counts), []).append(line)
-    found: dict[str, Threshold] = {}
-    for (levels, seeds, counts), own in alike.items():
-        means = np.array([[line.mean(x) for x in levels] for line in own])
-        values = statistics.critical(levels, means, tolerance, counts)
-        intervals: list[tuple[float | None, float | None]] = [(None, None)] * len(own)
-        if seeds > 1:
-            drawn = _table(own, levels)[:, _drawn_seeds(seeds)].mean(axis=2)
-            flat = statistics.critical(levels, drawn.reshape(-1, len(levels)), tolerance)
-            intervals = [statistics.percentiles(one) for one in flat.reshape(len(own), -1)]
-        for line, value, interval in zip(own, values, intervals, strict=True):
-            found[line.label] = (float(value), *interval)
-    return found
-
-
-def _table(lines: Sequence[Line], levels: Sequence[float]) -> statistics.Floats:
-    """Drops (lines, seeds, levels) of the seeds that each line has at all levels."""
-    tables = []
-    for line in lines:
-        shared = set.intersection(*(set(line.drops[x]) for x in levels))
-        tables.append([[line.drops[x][s] for x in levels] for s in sorted(shared, key=str)])
-    return np.array(tables)
-
-
-@functools.lru_cache(maxsize=8)
-def _drawn_seeds(count: int) -> Any:
-    """Which seeds each bootstrap sample has, (samples, count)."""
-    return np.random.default_rng(statistics.SEED).integers(0, count, (BOOTSTRAPS, count))
 
 
 def one_threshold(comparison: Comparison) -> str | None:
@@ -429,7 +304,9 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
     elif counts[BORNE]:
         head = "The evidence is mixed"
     else:
-        rising = sum(one.overall.trend.value > _null(one) for one in comparisons if one.overall)
+        rising = sum(
+            one.overall.trend.value > one.overall.trend.null for one in comparisons if one.overall
+        )
         tested = sum(one.overall is not None for one in comparisons)
         if not tested:
             which = "the only comparison" if total == 1 else f"each of {of}"
@@ -444,10 +321,3 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
         f"{head}. Of {of}: borne out in {counts[BORNE]}, contradicted in {counts[AGAINST]}, "
         f"undecided in {counts[OPEN]} (two-sided tests at 5 %, adjusted for their number)."
     )
-
-
-def _null(comparison: Comparison) -> float:
-    """The statistic where there is no trend: Jonckheere's is a share of pairs."""
-    assert comparison.overall is not None
-    pages = comparison.axis == "difficulty" or comparison.overall.trend.value < 0
-    return 0.0 if pages else 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jdna_cli.reports import cells, verdicts
+from jdna_cli.reports import cells, trends, verdicts
 from jdna_cli.reports.figures import Figure, Line, Panel
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section
@@ -119,7 +119,7 @@ def _each(one: Comparison) -> Section:
     return Section(one.title, columns, table, tuple(notes))
 
 
-def _end(own: Sequence[verdicts.Line], level: float, *, hard: bool) -> str:
+def _end(own: Sequence[trends.Line], level: float, *, hard: bool) -> str:
     if not own:
         return ""
     line = (max if hard else min)(own, key=lambda one: one.order)

@@ -1,0 +1,144 @@
+"""Lines from easy to hard: their trends, their critical sparsities, and what they leave open."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jdna_cli.reports import statistics
+from jdna_cli.reports.statistics import Trend
+
+BOOTSTRAPS = 400  # of seeds, for the interval of a threshold
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task, or one level of a knob: its place from easy to hard, and its drops."""
+
+    label: str
+    order: float
+    drops: dict[float, dict[Any, float]]  # by sparsity, by seed
+    means: dict[float, float]  # over seeds
+
+    def mean(self, level: float) -> float:
+        """Mean drop at a sparsity."""
+        return self.means[level]
+
+
+Trends = tuple[list[Trend], Trend]
+
+
+def rank_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
+    """The trend at each level, and over all of them."""
+    if len(lines) < 3:
+        return None
+    means = np.array([[line.mean(level) for line in lines] for level in levels])
+    return statistics.rank_trends([line.order for line in lines], means)
+
+
+def knob_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
+    """The trend over a knob's levels at each sparsity, and over all of them."""
+    each = [_knob_test(lines, [level]) for level in levels]
+    overall = _knob_test(lines, levels)
+    if overall is None or not all(each):
+        return None
+    return [one for one in each if one is not None], overall
+
+
+def _knob_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
+    if len(lines) < 2:
+        return None
+    # Of each seed, the mean over sparsities: they are not independent of each other.
+    seeds = [
+        set.intersection(*(set(line.drops[level]) for level in levels)) if levels else set()
+        for line in lines
+    ]
+    own = [
+        {s: math.fsum(line.drops[x][s] for x in levels) / len(levels) for s in there}
+        for line, there in zip(lines, seeds, strict=True)
+    ]
+    if not all(own):
+        return None
+    shared = sorted(set.intersection(*seeds), key=str)
+    if len(shared) > 1 and len(lines) > 2 and all(len(s) == len(shared) for s in seeds):
+        return statistics.page_trend(np.array([[one[s] for one in own] for s in shared]))
+    if sum(map(len, own)) < 3:
+        return None
+    return statistics.ordered_trend([list(one.values()) for one in own])
+
+
+def slope(line: Line, levels: Sequence[float]) -> float:
+    """Of drop over sparsity, through no drop at no sparsity; least squares."""
+    return math.fsum(x * line.mean(x) for x in levels) / math.fsum(x * x for x in levels)
+
+
+def gaps(lines: Sequence[Line], levels: Sequence[float], names: dict[float, str]) -> list[str]:
+    """What else one would want to know."""
+    found = []
+    alone = sum(len(line.drops[x]) < 2 for line in lines for x in levels)
+    if alone:
+        found.append(f"{alone} of {len(lines) * len(levels)} cells have one seed: 3 or more tell "
+                     "the spread")  # fmt: skip
+    drops = [line.mean(x) for line in lines for x in levels]
+    if drops and max(drops) < 0.02:
+        found.append(f"nothing breaks: no drop reaches 2 % up to {names[levels[-1]]}, prune more")
+    order = np.array([line.order for line in lines])
+    worst: tuple[float, str] = (0.05, "")
+    for x in levels:
+        means = np.array([line.mean(x) for line in lines])
+        apart = np.where(order[:, None] < order[None], means[:, None] - means[None], -np.inf)
+        i, j = divmod(int(apart.argmax()), len(lines))
+        if apart[i, j] > worst[0]:
+            text = (f"difficulty does not explain that {lines[i].label} drops "
+                    f"{100 * apart[i, j]:.0f} points more than the harder {lines[j].label} at "
+                    f"{names[x]}")  # fmt: skip
+            worst = (float(apart[i, j]), text)
+    return [*found, *([worst[1]] if worst[1] else [])]
+
+
+Threshold = tuple[float, float | None, float | None]
+
+
+def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
+    """Critical sparsity of each line, and its 95 % interval over seeds (bootstrap) if it has two.
+
+    Seeds are resampled as they are: a seed's drops at all sparsities together.
+    """
+    alike: dict[tuple[Any, ...], list[Line]] = {}
+    for line in lines:
+        levels = tuple(sorted(line.drops))
+        seeds = set.intersection(*(set(line.drops[x]) for x in levels))
+        counts = tuple(len(line.drops[x]) for x in levels)
+        alike.setdefault((levels, len(seeds), counts), []).append(line)
+    found: dict[str, Threshold] = {}
+    for (levels, seeds, counts), own in alike.items():
+        means = np.array([[line.mean(x) for x in levels] for line in own])
+        values = statistics.critical(levels, means, tolerance, counts)
+        intervals: list[tuple[float | None, float | None]] = [(None, None)] * len(own)
+        if seeds > 1:
+            drawn = _table(own, levels)[:, _drawn_seeds(seeds)].mean(axis=2)
+            flat = statistics.critical(levels, drawn.reshape(-1, len(levels)), tolerance)
+            intervals = [statistics.percentiles(one) for one in flat.reshape(len(own), -1)]
+        for line, value, interval in zip(own, values, intervals, strict=True):
+            found[line.label] = (float(value), *interval)
+    return found
+
+
+def _table(lines: Sequence[Line], levels: Sequence[float]) -> statistics.Floats:
+    """Drops (lines, seeds, levels) of the seeds that each line has at all levels."""
+    tables = []
+    for line in lines:
+        shared = set.intersection(*(set(line.drops[x]) for x in levels))
+        tables.append([[line.drops[x][s] for x in levels] for s in sorted(shared, key=str)])
+    return np.array(tables)
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn_seeds(count: int) -> Any:
+    """Which seeds each bootstrap sample has, (samples, count)."""
+    return np.random.default_rng(statistics.SEED).integers(0, count, (BOOTSTRAPS, count))
