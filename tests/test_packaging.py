@@ -41,3 +41,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(tmp_path, bert):
     assert json.loads(told)["run"]["status"] == "finished"
     assert (tmp_path / "jdna-runs" / "jdna.db").is_file()
     assert "living" in run(environment / "bin" / "jdna", "tasks", "list")
+    # Published curves, and the template of the page.
+    jdna = environment / "bin" / "jdna"
+    assert "SST-2 (easy)" in run(jdna, "report", "paper", "cross-task")
+    run(jdna, "report", "runs", "--html", "report.html")
+    assert "<!doctype html>" in (tmp_path / "report.html").read_text()

@@ -1,7 +1,8 @@
 """One page that needs no network: the verdict, tables, interactive figures, and how each was made.
 
-Figures are Plotly's; the text is a Jinja template. Works from 320 pixels up, in light and dark, on
-paper, by keyboard, and for screen readers: every figure's values stand in the table above it.
+Figures are Plotly's; the text is a Jinja template (`page.html`). Works from 320 pixels up, in light
+and dark, on paper, by keyboard, and for screen readers: every figure's values stand in the table
+above it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,9 @@ def write(path: Path, name: str, source: Source) -> None:
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
     chapters = [found for one in wanted if (found := _chapter(one, source)) is not None]
-    text = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        _TEMPLATE
-    )
-    rendered = text.render(
+    template = resources.files("jdna_cli.reports") / "page.html"
+    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    rendered = made.from_string(template.read_text(encoding="utf-8")).render(
         title="jdna report",
         answer=verdicts.sentence(comparisons),
         missing=sorted({told for one in comparisons for told in one.missing}),
@@ -215,145 +216,3 @@ def command(kind: str, spec: dict[str, Any]) -> str:
         values: Sequence[Any] = value if isinstance(value, list) else [value]
         words += [w for v in values for w in ([flag] if v is True else [flag, str(v)])]
     return shlex.join(words)
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }}</title>
-<link rel="icon" href="data:,">
-<style>
-:root { --back: #fff; --text: #1b1b1b; --dim: #595959; --rule: #d5d5d5; --soft: #f5f5f5;
-  --link: #0b5394; --heat: 176, 58, 46; }
-@media (prefers-color-scheme: dark) { :root { --back: #15171a; --text: #e8e8e8; --dim: #a8a8a8;
-  --rule: #3a3d42; --soft: #1e2125; --link: #8ab8ff; --heat: 214, 92, 76; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 76rem; background: var(--back);
-  color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-a { color: var(--link); }
-a:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--link);
-  outline-offset: 2px; }
-h1 { font-size: 1.3rem; margin: .5rem 0; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; border-top: 1px solid var(--rule);
-  padding-top: 1.2rem; }
-.answer { font-size: 1.3rem; line-height: 1.4; margin: .6rem 0 1rem; max-width: 60rem; }
-.dim, .note { color: var(--dim); font-size: .9rem; }
-.note { margin: .3rem 0; max-width: 60rem; }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: 0; }
-.scroll { overflow-x: auto; margin: .8rem 0 .4rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
-  white-space: nowrap; }
-th:first-child, td:first-child, .text { text-align: left; }
-tbody th { font-weight: 500; }
-td.command { white-space: normal; text-align: left; font-family: ui-monospace, monospace;
-  font-size: .8rem; min-width: 22rem; overflow-wrap: anywhere; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 42rem));
-  gap: 1rem; }
-figure { margin: 0; background: var(--soft); border-radius: .4rem; padding: .6rem; min-width: 0; }
-figcaption { font-size: .9rem; font-weight: 600; }
-.plot { height: 24rem; width: 100%; overflow: hidden; }
-.skip { position: absolute; left: -100rem; } .skip:focus { left: 1rem; }
-@media print { nav, .skip { display: none; } body { max-width: none; font-size: 11px; }
-  figure, table { break-inside: avoid; } .scroll, .plot { overflow: visible; }
-  .figures { grid-template-columns: 1fr; } th, td { white-space: normal; padding: .2rem .3rem; }
-  table { font-size: 9px; } details { display: none; } }
-</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the answer</a>
-<header>
-<h1>{{ title }}</h1>
-<p class="dim">jdna {{ version }} · {{ made }}
-{%- for name, value in filters.items() %} · {{ name }}: {{ value }}{% endfor %}</p>
-</header>
-<main id="content">
-<p class="answer" role="status">{{ answer }}</p>
-{% if missing %}<details><summary>What is missing to be sure ({{ missing | length }})</summary>
-<ul>{% for one in missing %}<li>{{ one }}</li>{% endfor %}</ul></details>{% endif %}
-<nav aria-label="Reports"><ul>
-{% for chapter in chapters %}<li><a href="#{{ chapter.name }}">{{ chapter.name }}</a></li>
-{% endfor %}<li><a href="#runs">how it was made</a></li></ul></nav>
-{% for chapter in chapters %}
-<section aria-labelledby="{{ chapter.name }}">
-<h2 id="{{ chapter.name }}">{{ chapter.name }}</h2>
-<p class="dim">{{ chapter.about }}</p>
-{% for table in chapter.sections %}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}">
-<table><caption>{{ table.title }}</caption>
-<thead><tr>{% for column in table.columns %}<th scope="col">{{ column }}</th>{% endfor %}</tr>
-</thead>
-<tbody>{% for row in table.rows %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell.text }}</th>{% else -%}
-<td{% if cell.heat %} style="background: rgba(var(--heat), {{ '%.2f' % (0.08 + 0.5 * cell.heat) }})"
-{% endif %}>{{ cell.text }}</td>{% endif %}{% endfor %}</tr>{% endfor %}
-</tbody></table></div>
-{% for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}
-{% endfor %}
-{% if chapter.figures %}<div class="figures">{% for one in chapter.figures %}
-<figure><figcaption>{{ one.title }}</figcaption>
-<div class="plot" id="{{ one.id }}" role="img"
- aria-label="Figure: {{ one.title }}. Its values are in the table above."></div>
-<script type="application/json" data-for="{{ one.id }}">{{ one.data | safe }}</script>
-<p class="note">{{ one.note }}</p></figure>
-{% endfor %}</div>{% endif %}
-</section>
-{% endfor %}
-<section aria-labelledby="runs">
-<h2 id="runs">how it was made</h2>
-<p class="dim">{{ runs.count }} finished runs{% if runs.count > most %}; the latest {{ most }}
-are listed{% endif %}. Each line is the command that makes it again.</p>
-<details><summary>Commands, versions and devices</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Runs"><table>
-<thead><tr><th scope="col">run</th><th scope="col" class="text">command</th>
-<th scope="col" class="text">device</th><th scope="col" class="text">versions</th>
-<th scope="col">ended</th></tr></thead>
-<tbody>{% for run in runs.rows %}<tr><th scope="row">
-{%- if run.link %}<a href="{{ run.link }}">{{ run.id }}</a>{% else %}{{ run.id }}{% endif %}</th>
-<td class="command">{{ run.command }}</td><td class="text">{{ run.device }}</td>
-<td class="command">{{ run.versions }}</td><td>{{ run.when }}</td></tr>{% endfor %}</tbody>
-</table></div></details>
-</section>
-</main>
-{% if script %}
-<script>{{ script | safe }}</script>
-<script>
-"use strict";
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const style = () => {
-  const read = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  return { text: read("--text"), rule: read("--rule") };
-};
-const layout = drawn => {
-  const { text, rule } = style();
-  const axis = { gridcolor: rule, zeroline: false, linecolor: rule, automargin: true };
-  return {
-    font: { color: text, family: "system-ui, sans-serif", size: 12 },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 24, t: 12, b: 48 },
-    xaxis: { ...axis, ticklabeloverflow: "allow", ...drawn.x },
-    yaxis: { ...axis, title: { text: drawn.y } },
-    legend: { orientation: "h", y: -0.25 }, hovermode: "closest", showlegend: true,
-    shapes: drawn.shapes.map(one => ({ ...one, line: { ...one.line, color: text } })),
-  };
-};
-const lifted = trace => trace.line.color === "#000000"
-  ? { ...trace, line: { ...trace.line, color: style().text } } : trace;
-const all = [...document.querySelectorAll("script[data-for]")].map(
-  own => [own.dataset.for, JSON.parse(own.textContent)]);
-const draw = () => all.forEach(([id, drawn]) => Plotly.react(id, drawn.traces.map(lifted),
-  layout(drawn), { responsive: true, displayModeBar: false }));
-draw();
-const sizes = new ResizeObserver(seen => seen.forEach(one => Plotly.Plots.resize(one.target)));
-all.forEach(([id]) => sizes.observe(document.getElementById(id)));
-dark.addEventListener("change", draw);
-addEventListener("beforeprint", () => all.forEach(([id]) => Plotly.Plots.resize(id)));
-</script>
-{% endif %}
-</body>
-</html>
-"""
