@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from jdna_cli.engine.files import whole
 
+transformers.utils.logging.disable_progress_bar()
+
 PREFIX = "tiny-"
 NAMES = ("tiny-encoder-32", "tiny-encoder-64", "tiny-encoder-128", "tiny-writer", "tiny-translator")
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")

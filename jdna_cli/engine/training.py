@@ -159,7 +159,7 @@ class Training:
             NotFiniteError: the loss is not a finite number.
             InterruptedRunError: `surroundings.stop` asked for it; a checkpoint was written.
         """
-        every, journal = self._spec.checkpoint_every, self._journal
+        every, journal, note = self._spec.checkpoint_every, self._journal, ""
         began = time.perf_counter()
         self.model.train()
         if self._first == 0:
@@ -170,7 +170,6 @@ class Training:
             if done == self.total or done % self._spec.dynamics_every == 0:
                 self._observe(done)
             epoch, within = divmod(done, self._steps_per_epoch)
-            note = ""
             if done % LOG_EVERY == 0 or within == 0:
                 journal.measured.append(Measurement("train", "loss", self._mean_loss(done), done))
                 note = f"loss {journal.measured[-1].value:.3f}"
