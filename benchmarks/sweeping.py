@@ -80,7 +80,7 @@ def share(model: Path, home: Path) -> tuple[float, float]:
         return found
 
     ledger = Ledger(home)
-    desk = Desk(ledger)
+    desk = Desk(ledger, keeps_model=False)  # as a sweep asks where no other cell needs it
     asked: dict[str, Any] = {
         "model": str(model), "task": "living", "epochs": 1, "lr": 1e-4, "batch_size": 32,
         "max_train_samples": 480, "max_length": 32, "mixed_precision": "bf16",
