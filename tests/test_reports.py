@@ -358,6 +358,24 @@ def _plan(home, sql, values):
         connection.close()
 
 
+def test_reports_read_a_server(jdna, bert, postgres):
+    where = ("--db", postgres())
+    for way in ((), ("--sparsity", 0.5), ("--pattern", "4:8")):
+        jdna("finetune", bert, *SMALL, *way, *where)
+    given = ("--task", "living", "--seed", 41, "--since", "2020-01-01", "--pattern", "N:M")
+    for name in sorted(set(reports.names()) - {"compare", "paper"}):
+        for args in ((), given):
+            rows = jdna("report", name, *where, *args, "--format", "json",
+                        code=2 if args and name in EMPTY_HERE else 0)  # fmt: skip
+            assert "SQL" not in rows.err, name
+    assert "4:8" in jdna("report", *where, *given).out
+
+
+# Of these the three runs of the test above have nothing; with filters that is an error.
+EMPTY_HERE = ("barrier", "book", "context", "dynamics", "languages", "options", "shots", "sizes",
+              "tradeoff", "verdict")  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["quantisation", "tradeoff", "dynamics", "barrier", "advise"])
 def test_an_empty_report_says_what_would_fill_it(jdna, bert, name):
     jdna("finetune", bert, *SMALL)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, predictions, statistics
+from jdna_cli.reports import cells, predictions, statistics, verdicts
 from jdna_cli.reports.figures import Figure, Line, Panel
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Floats
@@ -64,7 +64,7 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
         "tolerance": tolerance, "critical_sparsity": float(every[0]),
         "ci_low": low, "ci_high": high, "resampled": resampled,
         "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
-        "n": min(row["n"] for row in levels),
+        "n": min(row["n"] for row in levels), "at_chance": verdicts.at_chance(first),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
     found = row["critical_sparsity"]
@@ -141,6 +141,8 @@ def _drops(answers: Floats, times: int, generator: np.random.Generator) -> Float
 def _next(levels: list[Row], row: Row) -> str:
     """Which runs would narrow it most."""
     found = row["critical_sparsity"]
+    if row["at_chance"]:
+        return "a dense model that has learnt the task: this one is at chance level"
     below, above = row["between"]
     if above is not None and row["kind"] == "unstructured" and above - below > 0.15:
         return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
@@ -155,6 +157,11 @@ def _next(levels: list[Row], row: Row) -> str:
 
 
 def _sentence(row: Row) -> str:
+    if row["at_chance"]:
+        return (
+            f"{cells.short(row['model'])} on {row['label']}: no advice, for even the dense model "
+            "is at chance level."
+        )
     way, metric = row["way"], row["metric"]
     what = f"{row['critical_sparsity']:.0%}"
     if row["kind"] == "N:M":

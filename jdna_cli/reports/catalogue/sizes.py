@@ -20,14 +20,15 @@ EMPTY = "no task was measured with two models, each dense and pruned, yet"
 _SIZES = """
 SELECT model, MAX(total) FROM (
   SELECT run.model AS model, SUM(layer.total) AS total
-  FROM layer JOIN run ON run.id = layer.run WHERE run.status = 'finished' GROUP BY layer.run
+  FROM layer JOIN run ON run.id = layer.run WHERE run.status = 'finished'
+  GROUP BY layer.run, run.model
 ) AS sums GROUP BY model
 """
 
 
 def rows(source: Source) -> list[Row]:
     """Cells of tasks that two models or more were measured on, with the weights that are left."""
-    sizes = dict(source.query(_SIZES, ()).rows)
+    sizes = {model: int(total) for model, total in source.query(_SIZES, ()).rows}
     found = [
         {**row, "prunable_weights": sizes[row["model"]],
          "weights_left": round(sizes[row["model"]] * (1 - (row["sparsity"] or 0.0)))}
