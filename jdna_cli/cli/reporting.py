@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import gc
 import json
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jdna_cli.cli import options as o
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from jdna_cli.reports.source import Source
+    from jdna_cli.reports.source import Filters, Source
 
 _WHICH = "Which runs"
 _Day = typer.Option(formats=["%Y-%m-%d"], rich_help_panel=_WHICH)
@@ -173,7 +174,7 @@ def _check_page(path: Path) -> None:
 def source_of(
     url: str,
     home: Path,
-    filters: object = None,
+    filters: Filters | None = None,
     tolerance: float = 0.01,
     runs: tuple[int, ...] = (),
     figure: str = "",
@@ -183,19 +184,12 @@ def source_of(
     Raises:
         RequestError: there is no database, or it has another schema.
     """
-    from jdna_cli.reports.source import Filters, Source
+    from jdna_cli.reports.source import Source
     from jdna_cli.store import reading, schema
 
     reading.require_schema(url, schema.head())
-    chosen = filters if isinstance(filters, Filters) else Filters()
-    return Source(
-        lambda sql, values=(): reading.query(url, sql, values),
-        home,
-        chosen,
-        tolerance,
-        runs,
-        figure,
-    )
+    query = functools.partial(reading.query, url)
+    return Source(query, home, filters or Filters(), tolerance, runs, figure)
 
 
 def write(name: str, source: Source, targets: Targets) -> str:

@@ -60,6 +60,13 @@ class Measured(NamedTuple):
 
 def load(source: Source) -> list[Row]:
     """All cells of the selection: the columns of `performance_drop`, an interval, and `_seeds`."""
+    if "cells" not in source.remembered:
+        source.remembered["cells"] = _load(source)
+    # Labels are laid on each caller's own.
+    return [dict(row) for row in source.remembered["cells"]]
+
+
+def _load(source: Source) -> list[Row]:
     condition, values = source.filters.where()
     found = source.query(f"{_MEASURED}{condition} ORDER BY run.id", values).rows
     latest: dict[tuple[Any, ...], tuple[Any, ...]] = {}

@@ -52,12 +52,13 @@ def write(path: Path, name: str, source: Source) -> None:
     comparisons = verdicts.judge(source)
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
-    chapters = [found for one in wanted if (found := _chapter(one, source)) is not None]
+    answer = verdicts.sentence(comparisons)
+    chapters = [found for one in wanted if (found := _chapter(one, source, answer)) is not None]
     template = resources.files("jdna_cli.reports") / "page.html"
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     rendered = made.from_string(template.read_text(encoding="utf-8")).render(
         title="jdna report",
-        answer=verdicts.sentence(comparisons),
+        answer=answer,
         missing=sorted({told for one in comparisons for told in one.missing}),
         filters=source.filters.given,
         chapters=chapters,
@@ -91,7 +92,7 @@ def _script() -> str:
     return str(get_plotlyjs())
 
 
-def _chapter(name: str, source: Source) -> dict[str, Any] | None:
+def _chapter(name: str, source: Source, answer: str) -> dict[str, Any] | None:
     """One report's part of the page; None where it has nothing to say."""
     report = reports.load(name)
     rows = report.rows(source)
@@ -102,14 +103,14 @@ def _chapter(name: str, source: Source) -> dict[str, Any] | None:
     return {
         "name": name,
         "about": " ".join(told.replace("`", "").split()),
-        "sections": [_table(one, name) for one in told_once(sections)],
+        "sections": [_table(one, answer) for one in told_once(sections)],
         "figures": _plots(name, report.figure(rows)),
     }
 
 
-def _table(section: Section, name: str) -> dict[str, Any]:
+def _table(section: Section, answer: str) -> dict[str, Any]:
     # The verdict's first table is called by the answer, which stands at the top of the page.
-    title = "Comparisons" if name == "verdict" and len(section.rows[0]) == 9 else section.title
+    title = "Comparisons" if section.title == answer else section.title
     fixed = section.fixed or len(section.columns)
     rows = []
     for number, row in enumerate(section.rows):

@@ -101,7 +101,8 @@ class Source:
     tolerance: float = 0.01  # drop that still counts as none
     runs: tuple[int, ...] = ()  # the runs asked for by number
     figure: str = ""  # the published figure that was asked for
-    notes: list[str] = field(default_factory=list)  # what the reader must know besides
+    # What was read or judged before: a page asks for the same many times.
+    remembered: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def records(self, sql: str, rest: str = "") -> list[Row]:
         """Rows of a query whose WHERE ends in the filters; `rest` follows them."""
@@ -109,17 +110,16 @@ class Source:
         return self.query(f"{sql}{condition} {rest}", values).records()
 
 
-_COLUMNS = {"model": "model", "task": "task", "regime": "regime", "criterion": "criterion",
-            "pattern": "pattern", "seed": "seed"}  # fmt: skip
+_COLUMNS = ("model", "task", "regime", "criterion", "pattern", "seed")
 
 
 def explain_nothing(source: Source) -> str:
     """Why no run was found: the first filter that matches none, and what there is instead."""
     given = source.filters.given
-    for name, column in _COLUMNS.items():
+    for name in _COLUMNS:
         if name not in given:
             continue
-        sql = f"SELECT DISTINCT {column} FROM run WHERE status = 'finished'"  # noqa: S608
+        sql = f"SELECT DISTINCT {name} FROM run WHERE status = 'finished'"  # noqa: S608
         found = (row[0] for row in source.query(sql, ()).rows)
         there = sorted(str(value) for value in found if value is not None)
         names = {known for value in there for known in (value, Path(value).name)}

@@ -75,6 +75,13 @@ class Comparison:
 
 def judge(source: Source) -> list[Comparison]:
     """All comparisons that the selected runs allow, adjusted for their number."""
+    if "verdicts" not in source.remembered:
+        source.remembered["verdicts"] = _judge(source)
+    found: list[Comparison] = source.remembered["verdicts"]
+    return found
+
+
+def _judge(source: Source) -> list[Comparison]:
     rows = cells.labelled(source)
     found = [_across(own, source.tolerance) for own in _by(rows, _across_key).values()]
     for knob in KNOBS:

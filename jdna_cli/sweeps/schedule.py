@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,11 @@ class State:
         waiting = [key for key in known if key not in runs]
         return State(known, dict(runs), keep, retries, waiting)
 
+    @functools.cached_property
+    def _users(self) -> dict[str, set[str]]:
+        """The cells that need each cell."""
+        return dependants(self.cells.values())
+
     @property
     def over(self) -> bool:
         """Whether nothing is left to do."""
@@ -55,7 +61,7 @@ class State:
 
     def keeps(self, cell: Cell) -> bool:
         """Whether anybody wants the model of a cell when it is done."""
-        return self.keep != "none" or bool(dependants(self.cells.values()).get(cell.key))
+        return self.keep != "none" or bool(self._users.get(cell.key))
 
     def done(self, key: str, run: int, folder: Path) -> None:
         """A cell has its run."""
@@ -91,10 +97,9 @@ class State:
         """Take away models that no cell needs any more."""
         if self.keep == "all":
             return
-        needed = dependants(self.cells.values())
         for near in (key, *self.cells[key].needs):
             folder = self.folders.get(near)
-            users = needed.get(near, set())
+            users = self._users.get(near, set())
             if folder is None or (self.keep == "last" and not users):
                 continue
             # One that failed will be tried again by the same command.
