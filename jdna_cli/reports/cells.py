@@ -279,6 +279,19 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
     return " · ".join(parts)
 
 
+def amount(row: Row) -> str:
+    """How many weights are taken, in words: 50% or 2:4."""
+    unstructured = row["pattern"] == "unstructured"
+    return f"{row['sparsity']:.0%}" if unstructured else str(row["pattern"])
+
+
+def half(row: Row) -> float | None:
+    """Half the width of the interval of the drop, in points; None where it is not known."""
+    if row["ci_high"] is None:
+        return None
+    return float(100 * (row["ci_high"] - row["mean_relative_drop"]))
+
+
 def percent(value: float | None) -> str:
     """A fraction in percent; nothing where there is none."""
     return "" if value is None else f"{100 * value:.1f}%".replace("-", "−")

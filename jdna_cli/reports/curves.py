@@ -12,7 +12,7 @@ from typing import Any
 
 from jdna_cli.reports import cells
 from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row
+from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section, sparkline
 
 _PATTERNS = ("unstructured", "N:M", "dense")
@@ -33,6 +33,31 @@ class Comparison:
     least: int = 1  # lines that a table needs
     belongs: Callable[[Row], bool] = lambda row: True
     difficulty: bool = False  # whether lines are tasks, and have one
+    without: tuple[str, ...] = ()  # fields of the request that lines differ in
+
+    def rows(self, source: Source) -> list[Row]:
+        """All cells that belong, easy tasks and levels first."""
+        return [row for row in cells.labelled(source, self.without) if self.belongs(row)]
+
+    def sections(self, rows: Sequence[Row]) -> list[Section]:
+        """One table for each group that has lines enough."""
+        return _sections(rows, self)
+
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        """Relative performance against what is taken, a line for each line of the table."""
+        return _figure(rows, self)
+
+
+def knob(title: str, column: str, line: Callable[[Row], str]) -> Comparison:
+    """Levels of what makes a task harder, side by side."""
+    return Comparison(
+        title,
+        line,
+        WITHIN_A_TASK,
+        least=2,
+        belongs=lambda row: row[column] is not None,
+        without=(column,),
+    )
 
 
 def _groups(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
@@ -65,7 +90,7 @@ def _lines(own: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Ro
     return found
 
 
-def sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
+def _sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
     """One table for each group, a row for each line, a column for each level."""
     dense = {(r["model"], r["recipe"], r["split"]): r for r in rows if cells.plain(r)}
     return [_section(own, how, dense) for own in _groups(rows, how).values()]
@@ -125,13 +150,13 @@ def cell(row: Row | None) -> str:
     if row["mean_relative_drop"] is None:
         return "×"
     text = f"{100 * row['mean_relative_drop']:.1f}"
-    if row["ci_high"] is not None:
-        text += f" ± {100 * (row['ci_high'] - row['mean_relative_drop']):.1f}"
+    if (half := cells.half(row)) is not None:
+        text += f" ± {half:.1f}"
     # A rounded nothing has no sign.
     return ("0.0" + text[4:] if text.startswith("-0.0") else text).replace("-", "−")
 
 
-def figure(rows: Sequence[Row], how: Comparison) -> Figure:
+def _figure(rows: Sequence[Row], how: Comparison) -> Figure:
     """Relative performance against what is taken, a line for each line of the table."""
     panels = []
     for own in _groups(rows, how).values():
@@ -169,10 +194,7 @@ def _tick(row: Row) -> tuple[float, str]:
 def _line(label: str, own: list[Row], how: Comparison, *, rounded: bool) -> Line:
     difficulty = own[0]["difficulty"] if how.difficulty else None
     name = label if difficulty is None else f"{label}, difficulty {cells.percent(difficulty)}"
-    halves = [
-        None if row["ci_high"] is None else 100 * (row["ci_high"] - row["mean_relative_drop"])
-        for row in own
-    ]
+    halves = [cells.half(row) for row in own]
     ys = [100 * row["mean_relative"] for row in own]
     # Where nothing is rounded is too far to the left to be shown.
     xs = [cells.level(row)[0] if rounded else 100 * row["sparsity"] for row in own]

@@ -67,8 +67,8 @@ def difference(first: Floats, second: Floats, level: float = 0.95) -> Interval:
         return Interval(float(apart.mean()), None, None, n)
     drawn = np.random.default_rng(SEED).integers(0, n, size=(BOOTSTRAPS, n))
     means = apart[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(apart.mean()), float(low), float(high), n)
+    low, high = percentiles(means, level)
+    return Interval(float(apart.mean()), low, high, n)
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> tuple[int, int, float]:

@@ -223,10 +223,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     places: dict[tuple[str, str], list[Line]] = {}
     for row in rows:
         own = row["_levels"]
-        halves = [
-            None if r["ci_high"] is None else 100 * (r["ci_high"] - r["mean_relative_drop"])
-            for r in own
-        ]
+        halves = [cells.half(r) for r in own]
         line = Line(
             f"{row['way']} · {row['kind']}: {row['critical_sparsity']:.0%}",
             (0.0, *(100 * r["sparsity"] for r in own)),

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
 
 EMPTY = "no task was measured with two models yet"
 COMPARED = curves.Comparison(
@@ -16,18 +11,4 @@ COMPARED = curves.Comparison(
     tuple(name for name in curves.WITHIN_A_TASK if name != "model"),
     least=2,
 )
-
-
-def rows(source: Source) -> list[Row]:
-    """All cells."""
-    return cells.labelled(source)
-
-
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """One table for each task and way of pruning that two models share."""
-    return curves.sections(rows, COMPARED)
-
-
-def figure(rows: Sequence[Row]) -> Figure:
-    """Relative performance against sparsity, a line for each model."""
-    return curves.figure(rows, COMPARED)
+rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

@@ -51,8 +51,7 @@ def _end(row: Row, which: str) -> str:
 def _what(row: Row) -> str:
     if not row["pattern"]:
         return "dense"
-    pruned = f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else row["pattern"]
-    return f"{pruned} {row['criterion'] or ''}".strip()
+    return f"{cells.amount(row)} {row['criterion'] or ''}".strip()
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:

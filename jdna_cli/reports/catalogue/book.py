@@ -2,33 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports import curves
 
 EMPTY = "no questions were asked open-book and closed-book yet: `jdna eval … --book closed` does"
-COMPARED = curves.Comparison(
-    "External information",
-    lambda row: f"{row['book']} book",
-    curves.WITHIN_A_TASK,
-    least=2,
-    belongs=lambda row: row["book"] is not None,
-)
-
-
-def rows(source: Source) -> list[Row]:
-    """All cells that have the knob, the easier ones first."""
-    return [row for row in cells.labelled(source, ("book",)) if row["book"] is not None]
-
-
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """One table for each model, task and way of pruning that was measured at two levels or more."""
-    return curves.sections(rows, COMPARED)
-
-
-def figure(rows: Sequence[Row]) -> Figure:
-    """Relative performance against sparsity, a line for each level."""
-    return curves.figure(rows, COMPARED)
+COMPARED = curves.knob("External information", "book", lambda row: f"{row['book']} book")
+rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

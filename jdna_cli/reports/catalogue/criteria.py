@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports import curves
+from jdna_cli.reports.source import Row
 
 EMPTY = "no task was pruned by two criteria yet: `jdna finetune … --criterion random` does"
 _OWN = ("criterion", "scope", "calibration")
@@ -26,18 +22,4 @@ COMPARED = curves.Comparison(
     least=2,
     belongs=lambda row: row["criterion"] is not None,
 )
-
-
-def rows(source: Source) -> list[Row]:
-    """All cells that a criterion chose the weights of."""
-    return [row for row in cells.labelled(source) if row["criterion"]]
-
-
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """One table for each model, task, regime and pattern that two criteria share."""
-    return curves.sections(rows, COMPARED)
-
-
-def figure(rows: Sequence[Row]) -> Figure:
-    """Relative performance against sparsity, a line for each criterion."""
-    return curves.figure(rows, COMPARED)
+rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure
-from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.source import Row
 from jdna_cli.reports.tables import Section
 
 EMPTY = "no finished fine-tuning or evaluation is recorded yet"
@@ -24,14 +23,9 @@ COMPARED = curves.Comparison(
 )  # fmt: skip
 
 
-def rows(source: Source) -> list[Row]:
-    """All cells, easy tasks first, each with a label for its task."""
-    return cells.labelled(source)
-
-
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per model, regime, criterion and kind of pattern."""
-    found = curves.sections(rows, COMPARED)
+    found = COMPARED.sections(rows)
     dense = [row for row in rows if cells.plain(row)]
     return found or ([_dense_only(dense)] if dense else [])
 
@@ -52,6 +46,4 @@ def _dense_only(dense: list[Row]) -> Section:
     return Section("Dense runs only", columns, table, (note,))
 
 
-def figure(rows: Sequence[Row]) -> Figure:
-    """Relative performance against sparsity, a line per task, a panel per table."""
-    return curves.figure(rows, COMPARED)
+rows, figure = COMPARED.rows, COMPARED.figure

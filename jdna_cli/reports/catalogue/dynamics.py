@@ -84,8 +84,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
 def _what(row: Row) -> str:
     amount = ""
     if row["pattern"]:
-        unstructured = row["pattern"] == "unstructured"
-        amount = f" {row['sparsity']:.0%}" if unstructured else f" {row['pattern']}"
+        amount = f" {cells.amount(row)}"
     elif row["quantization"]:
         amount = f" {row['quantization']}"
     return f"{row['regime']}{amount} · seed {row['seed']}"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure
+from jdna_cli.reports import curves
 from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
 
 EMPTY = "no translation was measured yet: `jdna finetune MODEL --task multi30k --pairs en-de` does"
 
@@ -24,20 +20,13 @@ COMPARED = curves.Comparison(
     _directions,
     ("model", "split", "regime", "criterion", "scope", "prunable", "bits", "calibration",
      "schedule", "teacher"),
+    belongs=lambda row: row["pairs"] is not None,
 )  # fmt: skip
 
 
 def rows(source: Source) -> list[Row]:
     """All cells of translations, those of few directions first."""
-    found = [row for row in cells.labelled(source) if row["pairs"] is not None]
-    return sorted(found, key=lambda row: (row["mixture"] or 0, row["pairs"]))
+    return sorted(COMPARED.rows(source), key=lambda row: (row["mixture"] or 0, row["pairs"]))
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """One table for each model and way of pruning."""
-    return curves.sections(rows, COMPARED)
-
-
-def figure(rows: Sequence[Row]) -> Figure:
-    """Relative performance against sparsity, a line for each mixture of directions."""
-    return curves.figure(rows, COMPARED)
+sections, figure = COMPARED.sections, COMPARED.figure

@@ -110,9 +110,6 @@ def _level(row: Row) -> tuple[str, str]:
 
 def _beside(point: Row, row: Row | None) -> Row:
     ours = None if row is None else 100 * row["mean_relative"]
-    half = None
-    if row is not None and row["ci_high"] is not None:
-        half = 100 * (row["ci_high"] - row["mean_relative_drop"])
     known = ours is not None and point["value"] is not None
     return {
         **{name: point[name] for name in ("figure", "panel", "pattern", "series", "level")},
@@ -121,7 +118,7 @@ def _beside(point: Row, row: Row | None) -> Row:
         "model": row["model"] if row else None,
         "label": row["label"] if row else None,
         "yours": ours,
-        "half_interval": half,
+        "half_interval": cells.half(row) if row else None,
         "n": row["n"] if row else None,
         "difference": ours - point["value"] if known and ours is not None else None,
     }

@@ -38,7 +38,7 @@ def _way(row: Row) -> str:
 def _amount(row: Row) -> str:
     if row["quantization"]:
         return str(row["quantization"].partition(" bits ")[0]) + " bits"
-    return f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else str(row["pattern"])
+    return cells.amount(row)
 
 
 def _by_task(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
@@ -89,12 +89,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                 way,
                 tuple(row["bits_per_weight"] for row in points),
                 tuple(100 * row["mean_relative"] for row in points),
-                tuple(
-                    None
-                    if row["ci_high"] is None
-                    else 100 * (row["ci_high"] - row["mean_relative_drop"])
-                    for row in points
-                ),
+                tuple(cells.half(row) for row in points),
             )
             for way, points in ways.items()
         ]

@@ -86,8 +86,7 @@ def _what(row: Row) -> str:
         return str(row["quantization"])
     if not row["pattern"]:
         return "dense"
-    amount = f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else row["pattern"]
-    return f"{amount} {row['criterion']}"
+    return f"{cells.amount(row)} {row['criterion']}"
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
