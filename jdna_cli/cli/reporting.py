@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,7 +189,8 @@ def source_of(
 
     reading.require_schema(url, schema.head())
     query = functools.partial(reading.query, url)
-    return Source(query, home, filters or Filters(), tolerance, runs, figure)
+    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure)
+    return source if filters is None else replace(source, filters=filters)
 
 
 def write(name: str, source: Source, targets: Targets) -> str:

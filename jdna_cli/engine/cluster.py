@@ -46,6 +46,11 @@ def is_sharded() -> bool:
     return asked and size() > 1
 
 
+def measures() -> bool:
+    """Whether this process measures: the first alone, or all that hold a part of the model."""
+    return is_first() or is_sharded()
+
+
 def join() -> None:
     """Meet the other processes, if there are any; once is enough."""
     if size() > 1 and not PartialState._shared_state:

@@ -23,7 +23,7 @@ from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
 from jdna_cli.engine.training import Extras, Training
 from jdna_cli.errors import RequestError
 from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome
-from jdna_cli.sparsity import masks, packing, quantization
+from jdna_cli.sparsity import masks, packing, quantization, shards
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.quantization import Rounding
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, OnGrid, start_
@@ -91,7 +91,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
 
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
         measured: list[Measurement] = []
-        if not (cluster.is_first() or cluster.is_sharded()):
+        if not cluster.measures():
             return measured
         for split, part in held_out.items():
             measuring = Measuring(spec.eval_batch_size, accelerator, step=step)
@@ -103,7 +103,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
 
     journal = training.run(place.surroundings, epoch_end)
     trained_model = accelerator.unwrap_model(training.model)
-    weights = models.gathered(trained_model, keep=cluster.is_first())
+    state = trained_model.state_dict(keep_vars=True)
+    weights = shards.gathered(state, keep=cluster.is_first())
     if not cluster.is_first():
         return Outcome()
     found = training.kept if spec.schedule == "iterative" else start.masks

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from jdna_cli.engine.files import require_space, sha256, whole
 from jdna_cli.errors import JdnaError, RequestError
-from jdna_cli.sparsity import shards
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -233,24 +232,6 @@ def match(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
         if place is None:
             raise JdnaError(f"tensor {name!r} of the mask has no weight in the model")
         found[name] = place
-    return found
-
-
-def gathered(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-    """The model's state by name, whole, on the CPU; where it is divided, gathered tensor by tensor.
-
-    Args:
-        model: all processes that hold a part of it must ask together.
-        keep: whether this process wants it; else what comes back is empty.
-    """
-    found: dict[str, Tensor] = {}
-    seen: dict[int, Tensor] = {}  # tied weights stay one tensor
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            full = shards.whole(tensor)
-            seen[id(tensor)] = full.cpu() if keep else full.flatten()[:0]
-        if keep:
-            found[name] = seen[id(tensor)]
     return found
 
 

@@ -252,7 +252,7 @@ class Training:
             self._constraint.prune(self.kept, self._optimizer)
 
     def _observe(self, done: int) -> None:
-        if self._extras.observe is not None and (cluster.is_first() or cluster.is_sharded()):
+        if self._extras.observe is not None and cluster.measures():
             self._journal.movements += self._extras.observe(done)
 
     def _batches(self, epoch: int) -> list[list[int]]:
@@ -283,9 +283,7 @@ class Training:
             for key, value in self._optimizer.state[parameter].items():
                 own[f"optimizer.{name}.{key}"] = value
         if cluster.is_sharded():
-            for name, tensor in own.items():
-                full = shards.whole(tensor)
-                own[name] = full.cpu() if cluster.is_first() else full.flatten()[:0]
+            own = shards.gathered(own, keep=cluster.is_first())
         if not cluster.is_first():
             return
         tensors |= {name: tensor.detach() for name, tensor in own.items()}

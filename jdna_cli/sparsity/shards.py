@@ -5,6 +5,7 @@ A tensor that is not divided is its own and only part: all functions take either
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +28,24 @@ def whole(tensor: Tensor) -> Tensor:
     """All rows, gathered where they are divided: then all processes must ask together."""
     own: Any = tensor.detach()
     found: Tensor = own.full_tensor() if isinstance(tensor, DTensor) else own
+    return found
+
+
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """All of `tensors` whole and on the CPU, gathered one by one; a tied one stays one tensor.
+
+    Args:
+        tensors: by name; all processes that hold a part of them must ask together.
+        keep: whether this process wants them; else what comes back is empty.
+    """
+    found: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}
+    for name, tensor in tensors.items():
+        if id(tensor) not in seen:
+            full = whole(tensor)
+            seen[id(tensor)] = full.cpu() if keep else full.flatten()[:0]
+        if keep:
+            found[name] = seen[id(tensor)]
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from jdna_cli.errors import JdnaError, NotFiniteError, RequestError, redact
+from jdna_cli.errors import JdnaError, redact
 from jdna_cli.jobs.running import Desk
 from jdna_cli.results import Outcome
 from jdna_cli.store.ledger import Ledger
@@ -56,8 +56,7 @@ def attempt(where: Where, chain: Sequence[Cell], with_models: bool) -> Result:
     try:
         return perform(where, chain, with_models)
     except JdnaError as error:
-        text = redact(" ".join(str(error).split()))
-        return Failed(text, isinstance(error, RequestError | NotFiniteError))
+        return Failed(*work.failure(error))
 
 
 def perform(where: Where, chain: Sequence[Cell], with_models: bool) -> list[Handed]:
@@ -176,12 +175,9 @@ def _recorded(
     row = ledger.get(number)
     state.done(cell.key, number, ledger.folder(row))
     last = result[-1]
-    score = next(
-        (m for m in last.outcome.measurements
-         if m.step is None and m.name == row.metric and m.split != "train"), None,
-    )  # fmt: skip
+    score = work.main_score(row, last.outcome)
     spent = (row.finished_at - row.started_at).total_seconds() if row.finished_at else 0.0
-    return {"event": "done", "score": [score.name, score.value] if score else None,
+    return {"event": "done", "score": list(score) if score else None,
             "cached": last.cached, "seconds": spent, "remark": row.remark}  # fmt: skip
 
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jdna_cli.errors import JdnaError, NotFiniteError, RequestError, redact
 from jdna_cli.jobs import finetuning, measuring, pruning
 from jdna_cli.jobs.running import Desk, Done, Missing
+from jdna_cli.results import Outcome
 from jdna_cli.store.ledger import REMEMBERED, Ledger, has_weights
+from jdna_cli.store.tables import Run
 from jdna_cli.sweeps.cells import Cell, resolved
 
 MARK = ".sweep"  # in the folder of a run that a sweep made
@@ -85,11 +88,16 @@ def release(folder: Path) -> int:
     return freed
 
 
-def main_score(done: Done) -> tuple[str, float] | None:
+def failure(error: JdnaError) -> tuple[str, bool]:
+    """A cell's own failure in one line, and whether it would fail again."""
+    text = redact(" ".join(str(error).split()))
+    return text, isinstance(error, RequestError | NotFiniteError)
+
+
+def main_score(run: Run, outcome: Outcome) -> tuple[str, float] | None:
     """The main metric of a run, by name."""
-    name = done.run.metric
-    for m in done.outcome.measurements:
-        if m.step is None and m.name == name and m.split != "train":
+    for m in outcome.measurements:
+        if m.step is None and m.name == run.metric and m.split != "train":
             return m.name, m.value
     return None
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.errors import JdnaError, NotFiniteError, RequestError, redact
+from jdna_cli.errors import JdnaError, redact
 from jdna_cli.jobs.running import Desk, Progress
 from jdna_cli.store.ledger import Ledger
 from jdna_cli.sweeps import work
@@ -123,15 +123,14 @@ def _outcome(
     try:
         done = work.run(desk, asked["kind"], asked["values"])
     except JdnaError as error:
-        text = redact(" ".join(str(error).split()))
-        final = isinstance(error, RequestError | NotFiniteError)
+        text, final = work.failure(error)
         return {"event": "failed", "key": asked["key"], "error": text, "final": final}
     except Exception as error:
         text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
         return {"event": "failed", "key": asked["key"], "error": text, "final": False}
     if not done.cached:
         work.mark(ledger, done.folder, where.name)
-    score = work.main_score(done)
+    score = work.main_score(done.run, done.outcome)
     return {
         "event": "done",
         "key": asked["key"],
