@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from jdna_cli import __version__
 from jdna_cli.cli import commands, inspection, reporting, sweeping
+from jdna_cli.compute import threads
 from jdna_cli.errors import JdnaError, redact
 
 
@@ -102,4 +103,5 @@ app.command("doctor")(inspection.doctor)
 
 def main() -> None:
     """Entry point of the `jdna` script."""
+    threads.prepare()
     app()

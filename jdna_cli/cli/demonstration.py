@@ -23,7 +23,7 @@ RECIPE: dict[str, Any] = {
     "lr": 1e-4,
     "batch_size": 32,
     "max_train_samples": 1600,
-    "mixed_precision": "bf16",
+    "mixed_precision": "auto",
     "max_length": 32,
     "checkpoint_every": 0,
     # This model was trained without its pooler, whose weights are all small: pruned with the rest

@@ -351,7 +351,25 @@ def _machine_checks() -> list[tuple[str, bool, str]]:
         ("jdna", True, f"{__version__}, Python {platform.python_version()}"),
         ("libraries", True, libraries),
         ("device", True, ", ".join(names) if cuda else devices.name(torch.device("cpu"))),
+        *_cpu_checks(torch.get_num_threads()),
         ("hub", True, "offline (HF_HUB_OFFLINE)" if offline else "online"),
+    ]
+
+
+def _cpu_checks(count: int) -> list[tuple[str, bool, str]]:
+    """Threads, and what they multiply at; a quota that gives fewer cores than threads is wrong."""
+    from jdna_cli.compute import precision, threads
+
+    cores = threads.cores()
+    limit = "no quota" if cores.quota is None else f"quota {cores.quota:g}"
+    what = f"{count} of {cores.visible} cores, {limit}, {threads.waiting()}"
+    rates, chosen = precision.rates(count), precision.automatic()
+    speeds = ", ".join(
+        f"{name} {getattr(rates, name):.0f}" for name in ("float32", "bfloat16", "float16")
+    )
+    return [
+        ("threads", count <= cores.usable, what),
+        ("GFLOP/s", True, f"{speeds}; --mixed-precision auto: {chosen}"),
     ]
 
 

@@ -27,6 +27,7 @@ class Precision(StrEnum):
     NO = "no"
     BF16 = "bf16"
     FP16 = "fp16"
+    AUTO = "auto"
 
 
 class Book(StrEnum):
@@ -367,12 +368,17 @@ Seed = Annotated[
 ]
 MixedPrecision = Annotated[
     Precision,
-    typer.Option(help="Precision of the computation.", rich_help_panel=_RECIPE),
+    typer.Option(
+        help="Precision of the computation; auto: whichever this machine is faster in.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 MixedPrecisionOrSame = Annotated[
     Precision | None,
     typer.Option(
-        "--mixed-precision", help="Precision of the computation; by default as in its fine-tuning."
+        "--mixed-precision",
+        help="Precision of the computation; auto: "
+        "whichever this machine is faster in; by default as in its fine-tuning.",
     ),
 ]
 CheckpointEvery = Annotated[
@@ -457,7 +463,8 @@ DtypeOption = Annotated[
     Dtype,
     typer.Option(
         "--dtype",
-        help="Type of the weights in memory; auto: that of the files.",
+        help="Type of the weights in memory; auto: that of the files, or float32 where this "
+        "CPU is faster in it.",
         rich_help_panel=_WHERE,
     ),
 ]

@@ -119,6 +119,7 @@ def sweep(
         asked.axes.pop("model", None)
     with open_desk(home, db, data_dir, allow_pickle=allow_pickle) as desk:
         asked = _with_own_models(asked, desk.ledger.home)
+        asked = _with_precision(asked, engine)
         from jdna_cli.sweeps import local, schedule, work
 
         divided = local.shares(workers, per_device)
@@ -187,6 +188,24 @@ def _with_own_models(asked: Any, home: Path) -> Any:
     if "model" in asked.axes:
         changed["axes"] = {**asked.axes, "model": [found(name) for name in asked.axes["model"]]}
     return asked.model_copy(update=changed)
+
+
+def _with_precision(asked: Any, engine: Engine) -> Any:
+    """An experiment with its precision by name, and a line where it will be slow."""
+    from jdna_cli.compute import precision
+    from jdna_cli.sweeps import experiment as experiments
+
+    if experiments.says_auto(asked):
+        chosen = precision.automatic()
+        if engine is not Engine.LOCAL:
+            say(f"mixed_precision auto: {chosen}, as on this machine; name one in the "
+                "experiment's file if the machines of its cells differ")  # fmt: skip
+        return experiments.with_precision(asked, chosen)
+    if engine is Engine.LOCAL:
+        named = asked.fixed.get("mixed_precision", "no"), asked.fixed.get("dtype", "float32")
+        if slow := precision.warning(*named):
+            say(slow)
+    return asked
 
 
 def _list(as_json: bool) -> None:

@@ -15,7 +15,6 @@ from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import nn
 
 from jdna_cli.engine import cluster
-from jdna_cli.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,6 @@ class Placing:
         return found
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that this machine cannot compute in.
-
-    Raises:
-        RequestError: says what would do.
-    """
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise RequestError("--mixed-precision: fp16 needs a GPU, use bf16 or no")
-
-
 def accelerator(precision: str) -> Accelerator:
     """The accelerator of one run."""
     # Accelerate remembers the first precision of a process; runs differ in theirs.
@@ -59,7 +48,11 @@ def accelerator(precision: str) -> Accelerator:
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     # A model is divided by `cluster.shard`, after its masks have been laid on whole weights.
     with patch_environment(accelerate_use_fsdp="false"):
-        return Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+        found = Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+    if precision == "fp16" and found.device.type == "cpu":
+        # There accelerate says fp16 and computes in float32.
+        found.native_amp, found.scaler = True, torch.amp.GradScaler("cpu")
+    return found
 
 
 def name(device: torch.device) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from jdna_cli.engine.files import require_space, sha256, whole
 from jdna_cli.errors import JdnaError, RequestError
+from jdna_cli.sparsity import streams
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -148,6 +149,15 @@ def weight_files(folder: Path) -> list[Path]:
             raise RequestError(f"{folder} has no {file.name}{hint}")
         check_whole(file)
     return files
+
+
+def stored_dtype(folder: Path) -> str:
+    """The type that most bytes of a model's files are of, by torch's name."""
+    sizes: dict[str, int] = {}
+    for entry in streams.entries(weight_files(folder)).values():
+        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.end - entry.start
+    most = max(sizes, key=lambda name: sizes[name])
+    return streams.type_of(most)
 
 
 def check_whole(file: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.engine import cluster, devices, languages, loading, models, pruning, scorers
+from jdna_cli.engine import cluster, languages, loading, models, pruning, scorers
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.engine.scorers.writer import Asking, Writer
 from jdna_cli.engine.tokens import Tokens
@@ -125,12 +125,11 @@ def check_teacher(
 
 
 def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:
-    """Find what is wrong with models and precision before models are loaded.
+    """Find what is wrong with models before they are loaded.
 
     Raises:
         RequestError: a model or its tokenizer is missing or damaged, or cannot do the task.
     """
-    devices.check_precision(spec.mixed_precision)
     for source in sources:
         models.weight_files(source.folder)
         scorer_for(spec, task, source)

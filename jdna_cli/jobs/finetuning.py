@@ -8,7 +8,7 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import distillation, knobs, pruning
+from jdna_cli.jobs import distillation, knobs, precision, pruning
 from jdna_cli.jobs.locating import PRUNED, Located, locate, written_by
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.sparsity import criteria
@@ -26,7 +26,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     if regime is not None and regime not in REGIMES:
         raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
     task = get(asked["task"])
-    asked |= knobs.put(asked, task, training=True)
+    asked = precision.settled(asked) | knobs.put(asked, task, training=True)
     located = locate(desk, asked["model"])
     asked, pruned = _with_pruning(desk, asked, located)
     taken = _taken(asked, located)

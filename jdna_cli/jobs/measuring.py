@@ -7,7 +7,7 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import knobs
+from jdna_cli.jobs import knobs, precision
 from jdna_cli.jobs.locating import Located, locate
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.specs import EvalSpec, HarnessSpec, InterpolateSpec
@@ -23,7 +23,8 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     """Measure a model on one split of a task."""
     task = get(values["task"])
     located = locate(desk, values["model"])
-    spec = specs.build(EvalSpec, _as_trained(dict(values), task, located))
+    asked = precision.dtype_settled(_as_trained(dict(values), task, located), located.source)
+    spec = specs.build(EvalSpec, asked)
     knobs.check(desk.data_dir, spec, task, spec.split)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
@@ -62,9 +63,9 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
 
 def harness(desk: Desk, values: Mapping[str, Any]) -> Done:
     """Measure a model on tasks of the LM evaluation harness."""
+    located = locate(desk, values["model"])
     asked = {**values, "shots": values["shots"] or None, "seed": values["seed"] or 0}
-    spec = specs.build(HarnessSpec, asked)
-    located = locate(desk, spec.model)
+    spec = specs.build(HarnessSpec, precision.dtype_settled(asked, located.source))
     from jdna_cli.engine import harness as library
 
     library.check(spec, located.source)
@@ -146,7 +147,7 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
         drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
         if drawn and trained:
             values["seed"] = trained["seed"]
-    return values | knobs.put(values, task, training=False)
+    return precision.settled(values) | knobs.put(values, task, training=False)
 
 
 def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:

@@ -108,7 +108,10 @@ def perform(
     ledger = desk.ledger
     from jdna_cli.engine import devices
     from jdna_cli.engine.place import Place, Surroundings
+    from jdna_cli.jobs import precision
 
+    if slow := precision.warning(opening.spec):
+        desk.observer.say(slow)
     kind = opening.spec.kind
     cut_off = ledger.resumable(opening.fingerprint) if desk.resume else None
     if desk.resume and cut_off is None and kind == "finetune":

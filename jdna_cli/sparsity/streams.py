@@ -39,6 +39,11 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+def type_of(name: str) -> str:
+    """Torch's name of a type that a file calls `name`; the same where torch's is not known here."""
+    return str(_DTYPES.get(name, name)).removeprefix("torch.")
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where one tensor lies: offsets count from the beginning of the file."""

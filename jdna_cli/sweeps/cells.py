@@ -143,6 +143,8 @@ _SPECS: dict[str, type[Spec]] = {
 
 def _check(cell: Cell) -> None:
     values = dict(cell.values)
+    if values.get("mixed_precision") == "auto":
+        values["mixed_precision"] = "no"
     if cell.kind in ("eval", "interpolate"):
         values.setdefault("split", "validation")
     try:

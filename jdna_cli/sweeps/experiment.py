@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jdna_cli import registry
 from jdna_cli.errors import RequestError
-from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
+from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, Precision, PruneSpec
 
 Table = dict[str, Any]
 DENSE = "dense"  # as a teacher: the dense cell of the same settings
@@ -84,6 +84,32 @@ class Experiment(BaseModel):
     def afterwards(self) -> list[Table]:
         """What is done with each cell."""
         return [own for table in self.then for own in _expanded(table)]
+
+
+def with_precision(asked: Experiment, precision: Precision) -> Experiment:
+    """An experiment whose cells are all computed in one precision where it says "auto".
+
+    Cells are compared with each other: what is faster is decided once, not by each worker.
+    """
+
+    def settled(value: Any) -> Any:
+        if isinstance(value, list):
+            return list(dict.fromkeys(map(settled, value)))
+        return precision if value == "auto" else value
+
+    def of(table: Table) -> Table:
+        own = table.get("mixed_precision")
+        return table if own is None else {**table, "mixed_precision": settled(own)}
+
+    tables = {name: tuple(map(of, getattr(asked, name))) for name in ("levels", "ways", "then")}
+    return asked.model_copy(update={"fixed": of(asked.fixed), "axes": of(asked.axes), **tables})
+
+
+def says_auto(asked: Experiment) -> bool:
+    """Whether an experiment leaves its precision to the machine."""
+    tables = (asked.fixed, asked.axes, *asked.levels, *asked.ways, *asked.then)
+    own = [table.get("mixed_precision") for table in tables]
+    return any(one == "auto" or (isinstance(one, list) and "auto" in one) for one in own)
 
 
 def _grid(axes: Mapping[str, list[Any]]) -> Iterator[Table]:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from jdna_cli.compute import threads
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.schedule import State
@@ -52,7 +53,7 @@ class Share:
 
 def shares(workers: int | None, per_device: int) -> list[Share]:
     """How the machine is divided: a worker or more per GPU, else a few threads per worker."""
-    cores = len(os.sched_getaffinity(0))
+    cores = threads.cores().usable
     devices = _devices()
     if devices:
         count = workers or len(devices) * per_device

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from jdna_cli.compute import threads
 from jdna_cli.errors import JdnaError, redact
 from jdna_cli.jobs.running import Desk
 from jdna_cli.results import Outcome
@@ -53,6 +54,7 @@ Result = list[Handed] | Failed
 
 def attempt(where: Where, chain: Sequence[Cell], with_models: bool) -> Result:
     """`perform`, with the cell's own failures as words: schedulers have their own for errors."""
+    threads.prepare()
     try:
         return perform(where, chain, with_models)
     except JdnaError as error:

@@ -1,0 +1,1 @@
+"""What this machine computes with: threads, and the types it is fast in."""
