@@ -379,4 +379,4 @@ def demo(
     from jdna_cli.cli.inspection import url_of
 
     with open_desk(home, db) as desk:
-        demonstration.run(desk, url_of(home, db), as_json)
+        demonstration.run(desk, url_of(home, db), db, as_json)

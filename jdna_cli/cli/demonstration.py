@@ -5,31 +5,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jdna_cli.cli import reporting
 from jdna_cli.cli.console import say
 from jdna_cli.cli.showing import as_json as done_as_json
-from jdna_cli.errors import RequestError
-from jdna_cli.jobs import finetuning
+from jdna_cli.cli.sweep_board import Board
+from jdna_cli.compute import precision
+from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.jobs.running import Desk, Done
+from jdna_cli.sweeps import cells, local, planning, schedule, work
+from jdna_cli.sweeps.experiment import Experiment, with_precision
 
-TASKS = ("living", "larger")
-SPARSITIES = (None, 0.3, 0.4, 0.5, 0.6)
-RECIPE: dict[str, Any] = {
-    "epochs": 3,
-    "lr": 1e-4,
-    "batch_size": 32,
-    "max_train_samples": 1600,
-    "mixed_precision": "auto",
-    "max_length": 32,
-    "checkpoint_every": 0,
-    # This model was trained without its pooler, whose weights are all small: pruned with the rest
-    # it would collapse first, and the demo would show that alone.
-    "exclude": ("*pooler*",),
-}
+if TYPE_CHECKING:
+    from jdna_cli.sweeps.cells import Cell
+
 MODEL = "all-MiniLM-L6-v2"
 
 
@@ -54,40 +45,66 @@ def model_folder(home: Path) -> Path:
     return link
 
 
-def cells(model: Path) -> Iterator[dict[str, Any]]:
-    """The requests: each task dense, then at rising sparsity."""
-    for task in TASKS:
-        for sparsity in SPARSITIES:
-            yield {"model": str(model), "task": task, "sparsity": sparsity, **RECIPE}
+def experiment(model: Path) -> Experiment:
+    """An easy and a hard task, dense and at rising sparsity."""
+    return Experiment(
+        title="demo",
+        seeds=(41,),
+        fixed={
+            "model": str(model),
+            "epochs": 2,
+            "lr": 1e-4,
+            "batch_size": 32,
+            "max_train_samples": 1000,
+            "mixed_precision": "auto",
+            "max_length": 32,
+            "checkpoint_every": 0,
+            # This model was trained without its pooler, whose weights are all small: pruned with
+            # the rest it would collapse first, and the demo would show that alone.
+            "exclude": ["*pooler*"],
+        },
+        axes={"task": ["living", "bigger"]},
+        levels=({"sparsity": [0.3, 0.5, 0.6]},),
+    )
 
 
-def run(desk: Desk, url: str, json_asked: bool) -> None:
-    """Run all cells, those that the database has not; print the report and the plot's path."""
-    model = model_folder(desk.ledger.home)
-    requests = list(cells(model))
-    done: list[Done] = []
-    began, computed = time.monotonic(), 0
-    for number, request in enumerate(requests, 1):
-        started = time.monotonic()
-        done.append(finetuning.finetune(desk, request))
-        last = done[-1]
-        computed += not last.cached
-        spent = time.monotonic() - began
-        left = spent / computed * (len(requests) - number) if computed else 0.0
-        what = "dense" if request["sparsity"] is None else f"{request['sparsity']:.0%} sparse"
-        score = next(
-            m.value for m in last.outcome.measurements if m.name == "accuracy" and m.step is None
-        )
-        took = "from the database" if last.cached else f"{time.monotonic() - started:.0f} s"
+def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
+    """Run all cells, those that the database has not; print the report and the plot's path.
+
+    Raises:
+        JdnaError: a cell failed.
+    """
+    home = desk.ledger.home
+    chosen = precision.automatic()
+    divided = local.shares(None, 1)
+    asked = with_precision(experiment(model_folder(home)), chosen)
+    plan = planning.make(desk, cells.of(asked), "all", len(divided))
+    planning.require_room(plan, home)
+    state = schedule.State.begin(plan.cells, plan.runs, "all", retries=1)
+    if state.waiting:
         say(
-            f"cell {number}/{len(requests)} · {request['task']} {what} · accuracy {score:.3f} · "
-            f"{took} · about {left:.0f} s left"
+            f"demo: {len(state.waiting)} cells to run, {len(divided)} side by side, in "
+            f"{precision.TYPES[chosen]}; one to three minutes on two cores"
         )
-    plot = desk.ledger.home / "demo.png"
-    source = reporting.source_of(url, desk.ledger.home)
+        began = time.monotonic()
+        with Board(asked.title, plan) as board:
+            local.run(state, work.Where(str(home), db, None), board, divided, plan.forced)
+        say(f"demo: done in {time.monotonic() - began:.0f} s; again, it is read from the database")
+    if state.failed:
+        raise JdnaError(f"the demo's cell failed: {next(iter(state.failed.values()))}")
+    plot = home / "demo.png"
+    source = reporting.source_of(url, home)
     text = reporting.write("drop", source, reporting.Targets(plot=plot))
     if json_asked:
-        found = {"runs": [done_as_json(one) for one in done], "plot": str(plot)}
-        print(json.dumps(found, allow_nan=False))
+        measured = [cell for cell in plan.cells if cell.kind == "finetune"]
+        runs = [done_as_json(_done(desk, cell, plan, state)) for cell in measured]
+        print(json.dumps({"runs": runs, "plot": str(plot)}, allow_nan=False))
     else:
         sys.stdout.write(text)
+
+
+def _done(desk: Desk, cell: Cell, plan: planning.Plan, state: schedule.State) -> Done:
+    number = state.runs[cell.key]
+    row = desk.ledger.get(number)
+    outcome = desk.ledger.outcome(number)
+    return Done(row, outcome, desk.ledger.folder(row), cached=cell.key in plan.runs)

@@ -1,6 +1,7 @@
 """One page that needs no network: the verdict, tables, interactive figures, and how each was made.
 
-Figures are Plotly's; the text is a Jinja template (`page.html`). Works from 320 pixels up, in light
+Figures are Plotly's where it is installed (extra `page`), else drawn as they are for papers; the
+text is a Jinja template (`page.html`). Works from 320 pixels up, in light
 and dark, on paper, by keyboard, and for screen readers: every figure's values stand in the table
 above it.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import html
+import importlib.util
 import json
 import os
 import tempfile
@@ -22,7 +24,7 @@ from jdna_cli import reports
 from jdna_cli.errors import JdnaError
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.figures import Figure, Panel
-from jdna_cli.reports.plots import COLOURS
+from jdna_cli.reports.plots import COLOURS, picture
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.tables import Section, told_once
 
@@ -51,9 +53,11 @@ def write(path: Path, name: str, source: Source) -> None:
 
     comparisons = verdicts.judge(source)
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
+    script = _script()
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
     answer = verdicts.sentence(comparisons)
-    chapters = [found for one in wanted if (found := _chapter(one, source, answer)) is not None]
+    found = (_chapter(one, source, answer, live=bool(script)) for one in wanted)
+    chapters = [one for one in found if one is not None]
     template = resources.files("jdna_cli.reports") / "page.html"
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     rendered = made.from_string(template.read_text(encoding="utf-8")).render(
@@ -64,7 +68,7 @@ def write(path: Path, name: str, source: Source) -> None:
         chapters=chapters,
         runs=_runs(source, path.absolute().parent),
         most=MOST_RUNS,
-        script=_script() if any(chapter["figures"] for chapter in chapters) else "",
+        script=script if any(chapter["figures"] for chapter in chapters) else "",
         version=jdna_cli.__version__,
         made=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -87,12 +91,15 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _script() -> str:
+    """What draws figures that answer to the pointer; nothing where it is not installed."""
+    if importlib.util.find_spec("plotly") is None:
+        return ""
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
 
 
-def _chapter(name: str, source: Source, answer: str) -> dict[str, Any] | None:
+def _chapter(name: str, source: Source, answer: str, *, live: bool) -> dict[str, Any] | None:
     """One report's part of the page; None where it has nothing to say."""
     report = reports.load(name)
     rows = report.rows(source)
@@ -104,7 +111,7 @@ def _chapter(name: str, source: Source, answer: str) -> dict[str, Any] | None:
         "name": name,
         "about": " ".join(told.replace("`", "").split()),
         "sections": [_table(one, answer) for one in told_once(sections)],
-        "figures": _plots(name, report.figure(rows)),
+        "figures": _plots(name, report.figure(rows), live=live),
     }
 
 
@@ -123,8 +130,13 @@ def _table(section: Section, answer: str) -> dict[str, Any]:
             "notes": section.notes}  # fmt: skip
 
 
-def _plots(name: str, figure: Figure) -> list[dict[str, str]]:
-    """Each panel as what Plotly's script takes."""
+def _plots(name: str, figure: Figure, *, live: bool) -> list[dict[str, str]]:
+    """Each panel: as what Plotly's script takes where it is `live`, else as a picture."""
+    if not live:
+        return [
+            {"title": panel.title, "note": figure.note, "picture": picture(panel, figure)}
+            for panel in figure.panels
+        ]
     return [
         {
             "id": f"{name}-{i}",

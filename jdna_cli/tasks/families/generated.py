@@ -1,15 +1,16 @@
-"""Two tasks made on the spot, so that the tool can be tried without any download.
+"""Tasks made on the spot, so that the tool can be tried without any download.
 
-Both need English that no training sentence teaches: the nouns of one split occur in no other, so a
+All need English that no training sentence teaches: the nouns of one split occur in no other, so a
 model must know the words already. `living` asks of which of two kinds a noun is, which is easy;
-`larger` asks which of two things is larger, which takes two facts, an order, and the direction of
-the comparison. The answers are unambiguous by construction, so a person's score is 1.
+`bigger` asks which of two things is larger, which takes two facts and an order; `larger` takes the
+direction of the comparison besides, which not every seed learns. The answers are unambiguous by
+construction, so a person's score is 1.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 from jdna_cli.difficulty import HumanScore
@@ -94,6 +95,31 @@ def living(split: str) -> list[Row]:
 def larger(split: str) -> list[Row]:
     """Rows of `larger`: label 1 where what the sentence says of two sizes is true."""
     draw = random.Random(f"larger {split}")
+
+    def said(x: str, y: str, label: int) -> str:
+        # A true sentence says "larger" of the larger one or "smaller" of the smaller one.
+        says_larger = (_SIZES[x] > _SIZES[y]) == bool(label)
+        sentence = draw.choice(_LARGER_SENTENCES[:2] if says_larger else _LARGER_SENTENCES[2:])
+        return sentence.format(A=_article(x).capitalize(), x=x, b=_article(y), y=y)
+
+    return _compared(split, draw, said)
+
+
+def bigger(split: str) -> list[Row]:
+    """Rows of `bigger`: label 1 where the thing that is said to be the larger one is."""
+    draw = random.Random(f"bigger {split}")
+
+    def said(x: str, y: str, label: int) -> str:
+        if (_SIZES[x] > _SIZES[y]) != bool(label):
+            x, y = y, x
+        sentence = draw.choice(_LARGER_SENTENCES[:2])
+        return sentence.format(A=_article(x).capitalize(), x=x, b=_article(y), y=y)
+
+    return _compared(split, draw, said)
+
+
+def _compared(split: str, draw: random.Random, said: Callable[[str, str, int], str]) -> list[Row]:
+    """Sentences on two things that differ much in size, true and false in turn, each once."""
     nouns = _share(_SIZES, split)
     seen: set[str] = set()
     rows: list[Row] = []
@@ -102,10 +128,7 @@ def larger(split: str) -> list[Row]:
         if max(_SIZES[x], _SIZES[y]) < _FACTOR * min(_SIZES[x], _SIZES[y]):
             continue
         label = len(rows) % 2
-        # A true sentence says "larger" of the larger one or "smaller" of the smaller one.
-        says_larger = (_SIZES[x] > _SIZES[y]) == bool(label)
-        sentence = draw.choice(_LARGER_SENTENCES[:2] if says_larger else _LARGER_SENTENCES[2:])
-        text = sentence.format(A=_article(x).capitalize(), x=x, b=_article(y), y=y)
+        text = said(x, y, label)
         if text not in seen:
             seen.add(text)
             rows.append({"sentence": text, "label": label, "idx": len(rows)})
@@ -135,6 +158,18 @@ TASKS = (
         chance=0.5,
         human=_HUMAN,
         source=GeneratedSource(larger, "1"),
+        sizes=_COUNTS,
+    ),
+    Task(
+        name="bigger",
+        description="is the first thing larger than the second? (generated, hard)",
+        kind="classification",
+        texts=("sentence",),
+        labels=("false", "true"),
+        metrics=("accuracy",),
+        chance=0.5,
+        human=_HUMAN,
+        source=GeneratedSource(bigger, "1"),
         sizes=_COUNTS,
     ),
 )
