@@ -220,11 +220,12 @@ def test_out_names_the_folder(jdna, bert, tmp_path):
     assert "does not know" in jdna(*stranger, code=2).err
 
 
-def test_fused_experts_are_refused_rather_than_left_dense(tokenizer):
+def test_fused_experts_are_refused_rather_than_left_dense(tokenizer, tmp_path):
     config = transformers.MixtralConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
     )  # fmt: skip
+    config.save_pretrained(tmp_path)
     with pytest.raises(Exception, match="fuses several experts") as caught:
-        prunable.backbone(config)
+        prunable.architecture(tmp_path)
     assert caught.value.exit_code == 2

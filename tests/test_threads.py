@@ -89,5 +89,5 @@ def test_a_quota_bounds_torch_and_what_the_user_set_stays():
     quota = "threads.cores = lambda: threads.Cores(64, 1.0)"
     assert asked(quota)[0] == "1"
     assert asked(quota, OMP_NUM_THREADS="2")[0] == "2"
-    count, spin, waits = asked(OMP_WAIT_POLICY="PASSIVE")
+    _, spin, waits = asked(OMP_WAIT_POLICY="PASSIVE")
     assert (spin, waits.strip()) == ("None", "OMP_WAIT_POLICY=PASSIVE")

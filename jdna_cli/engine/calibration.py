@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from jdna_cli.engine import loading, models, scorers
 from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.hushed import transformers
 from jdna_cli.engine.scorers.scorer import Progress
 from jdna_cli.engine.tokens import Tokens
 from jdna_cli.errors import RequestError

@@ -14,11 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
 
@@ -53,6 +49,8 @@ def measures() -> bool:
 
 def join() -> None:
     """Meet the other processes, if there are any; once is enough."""
+    from accelerate import PartialState
+
     if size() > 1 and not PartialState._shared_state:
         # Accelerate's launcher asks transformers to leave weights out of all processes but one.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
@@ -62,6 +60,8 @@ def join() -> None:
 
 def send(work: Any) -> None:
     """Tell the others what is to be done."""
+    from accelerate.utils import broadcast_object_list
+
     global _sent
     if size() > 1:
         join()
@@ -71,6 +71,8 @@ def send(work: Any) -> None:
 
 def receive() -> Any:
     """What the first process says is to be done; None: nothing."""
+    from accelerate.utils import broadcast_object_list
+
     join()
     told: list[Any] = [None]
     broadcast_object_list(told)
@@ -106,6 +108,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
     Each layer is gathered by itself: an element of an outermost list of modules.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (size(),))
     inside: list[str] = []
     for name, module in model.named_modules():
@@ -123,6 +128,8 @@ def share(batch: list[int]) -> list[int]:
 
 def firsts(number: int) -> int:
     """The first process's number, everywhere."""
+    from accelerate.utils import broadcast_object_list
+
     if size() == 1:
         return number
     told = [number]
@@ -132,6 +139,8 @@ def firsts(number: int) -> int:
 
 def mean(values: Tensor) -> Tensor:
     """The mean over all processes."""
+    from accelerate.utils import reduce
+
     if size() == 1:
         return values
     found: Tensor = reduce(values, "mean")
@@ -140,6 +149,8 @@ def mean(values: Tensor) -> Tensor:
 
 def gathered(own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every process's tensors under `NAME.RANK`; of one process alone under their own names."""
+    from accelerate.utils import gather_object
+
     if size() == 1:
         return own
     parts = gather_object([{name: tensor.cpu() for name, tensor in own.items()}])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import accelerate
 import torch
-import transformers
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import nn
 
 from jdna_cli.engine import cluster
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,10 @@ class Placing:
 
 def accelerator(precision: str) -> Accelerator:
     """The accelerator of one run."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, patch_environment
+
     # Accelerate remembers the first precision of a process; runs differ in theirs.
     AcceleratorState._reset_state()
     cluster.join()
@@ -74,8 +77,5 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that compute."""
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "accelerate": accelerate.__version__,
-    }
+    names = ("transformers", "accelerate")
+    return {"torch": torch.__version__, **{name: metadata.version(name) for name in names}}

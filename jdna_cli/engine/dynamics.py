@@ -80,8 +80,7 @@ def observer(
         from_zero: whether the weights that are not kept start at zero.
     """
     stored = streams.entries(models.weight_files(source.folder))
-    config = models.config_of(source.folder)
-    chosen = {x.name: x.input_dim for x in prunable.select(config, list(stored), (), ())}
+    chosen = {x.name: x.input_dim for x in prunable.select(source.folder, list(stored), (), ())}
     names = {there: name for name, there in models.match(model, chosen).items()}
     if not masks:
         masks = _smaller_half({name: stored[name] for name in chosen}, names)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 
 from jdna_cli.engine import models
 from jdna_cli.engine.devices import Placing
+from jdna_cli.engine.hushed import transformers
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task

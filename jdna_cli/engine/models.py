@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,9 +24,6 @@ from torch import Tensor, nn
 from jdna_cli.engine.files import require_space, sha256, whole
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.sparsity import streams
-
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
 
 INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -179,6 +175,8 @@ def config_of(folder: Path) -> Any:
     Raises:
         RequestError: it is damaged, of an unknown architecture, or asks for code of its own.
     """
+    from jdna_cli.engine.hushed import transformers
+
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -203,6 +201,8 @@ def tokenizer_of(folder: Path) -> Any:
     Raises:
         RequestError: there is none that can be read.
     """
+    from jdna_cli.engine.hushed import transformers
+
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

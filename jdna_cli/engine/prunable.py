@@ -6,15 +6,17 @@ that a task puts on top; not a matrix that is tied to an embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-
+from jdna_cli import __version__
 from jdna_cli.errors import RequestError
 
 
@@ -26,52 +28,146 @@ class Prunable:
     input_dim: int
 
 
-def backbone(config: Any) -> tuple[str, dict[str, int]]:
-    """The backbone's prefix, and name (without it) and input dimension of every prunable matrix.
+@dataclass(frozen=True)
+class Architecture:
+    """What a configuration says of the backbone's tensors, by names without the prefix.
+
+    `matrices` are prunable, with their input dimension; `others` are not, and why.
+    """
+
+    model_type: str
+    prefix: str
+    matrices: dict[str, int]
+    others: dict[str, str]
+
+
+def architecture(folder: Path) -> Architecture:
+    """The architecture of the model in `folder`.
+
+    It is told by the configuration alone, and remembered: building the model without weights takes
+    transformers, whose import takes longer than planning a pruning.
 
     Raises:
-        RequestError: the architecture is unknown, or it keeps weights where none can be pruned.
+        RequestError: it is unknown, or keeps weights where none can be pruned.
     """
+    try:
+        config = (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise RequestError(f"{folder}/config.json cannot be read: {error.strerror}") from None
+    versions = f"{__version__} {metadata.version('transformers')} {metadata.version('torch')}"
+    return _known(hashlib.sha256(versions.encode() + config).hexdigest(), folder)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(key: str, folder: Path) -> Architecture:
+    file = _remembered() / f"{key}.json"
+    try:
+        return Architecture(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not seen before, or damaged: looked at again
+        found = _seen(folder)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".part-{os.getpid()}")
+        part.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        part.replace(file)
+    except OSError:  # a home that cannot be written: looked at anew each time
+        pass
+    return found
+
+
+def _remembered() -> Path:
+    """Where architectures are remembered; may be deleted at any time."""
+    own = os.environ.get("XDG_CACHE_HOME")
+    return (Path(own) if own else Path.home() / ".cache") / "jdna" / "architectures"
+
+
+def _seen(folder: Path) -> Architecture:
+    """What transformers builds of the configuration, without memory for its weights."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    from jdna_cli.engine import models
+
+    config = models.config_of(folder)
     model, prefix = _empty(config)
-    embedded = _embedded(model)
-    found = {}
+    kind = str(config.model_type)
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices: dict[str, int] = {}
+    others: dict[str, str] = {}
+    deep: dict[str, int] = {}  # weights of more than two dimensions: their number
     for name, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim == 3:
-                raise RequestError(
-                    f"architecture {config.model_type!r}: {name}.{own} fuses several experts in "
-                    "one tensor, which cannot be pruned yet"
-                )
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embedded:
-            found[f"{name}.weight"] = 0 if isinstance(module, Conv1D) else 1
-    return prefix, found
+            full = f"{name}.{own}".removeprefix(".")
+            linear = isinstance(module, nn.Linear | Conv1D) and own == "weight"
+            if linear and id(parameter) not in embedded:
+                matrices[full] = 0 if isinstance(module, Conv1D) else 1
+                continue
+            others[full] = _reason(module, own, parameter, embedded)
+            if len([size for size in parameter.shape if size > 1]) > 2 or (
+                isinstance(module, nn.Conv1d) and module.kernel_size == (1,)
+            ):
+                deep[full] = parameter.numel()
+    if deep:
+        _refuse(kind, config, deep, matrices, dict(model.named_parameters()))
+    return Architecture(kind, prefix, matrices, others)
 
 
-def reasons(config: Any, tensors: list[str]) -> dict[str, str | None]:
+def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:
+    """Why a tensor is not prunable."""
+    from torch import nn
+
+    if own.endswith("bias"):
+        return "bias"
+    if id(parameter) in embedded:
+        return "embedding, or tied to one"
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return "convolution"
+    return "norm" if parameter.ndim == 1 else "not a linear layer"
+
+
+def _refuse(
+    kind: str, config: Any, deep: dict[str, int], matrices: dict[str, int], all_: dict[str, Any]
+) -> None:
+    """Refuse an architecture that keeps much of its weights where none can be pruned.
+
+    Raises:
+        RequestError: says where.
+    """
+    first = next(iter(deep))
+    experts = any("expert" in name for name in (*vars(config), *deep))
+    if experts:
+        raise RequestError(
+            f"architecture {kind!r}: {first} fuses several experts in one tensor, which cannot be "
+            "pruned yet"
+        )
+    plain = sum(all_[name].numel() for name in matrices)
+    if 10 * sum(deep.values()) > plain:
+        what = "convolutions or tensors of three dimensions"
+        raise RequestError(
+            f"architecture {kind!r}: {len(deep)} of its weights are {what} in place of matrices "
+            f"({first} first), which jdna does not prune"
+        )
+
+
+def reasons(folder: Path, tensors: list[str]) -> dict[str, str | None]:
     """Why each of a file's tensors is not prunable; None where it is."""
-    prefix, known = backbone(config)
-    model, _ = _empty(config)
-    embedded = _embedded(model)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    known = architecture(folder)
     found: dict[str, str | None] = {}
     for name in tensors:
-        bare = name.removeprefix(prefix)
-        parameter = parameters.get(bare)
-        if bare in known:
+        bare = name.removeprefix(known.prefix)
+        if bare in known.matrices:
             found[name] = None
-        elif parameter is None:
-            found[name] = "not of the backbone: a head, or unused"
-        elif bare.endswith("bias"):
-            found[name] = "bias"
-        elif id(parameter) in embedded:
-            found[name] = "embedding, or tied to one"
         else:
-            found[name] = "norm" if parameter.ndim == 1 else "not a linear layer"
+            found[name] = known.others.get(bare, "not of the backbone: a head, or unused")
     return found
 
 
 def _empty(config: Any) -> tuple[Any, str]:
     """The backbone without memory for its weights, and its prefix in files."""
+    import torch
+
+    from jdna_cli.engine.hushed import transformers
+
     # Of an encoder that was given a decoder, the encoder is the backbone, and the rest its head.
     inner = config.encoder if config.model_type == "encoder-decoder" else config
     with torch.device("meta"):
@@ -84,17 +180,13 @@ def _empty(config: Any) -> tuple[Any, str]:
     return model, "encoder." if inner is not config else f"{model.base_model_prefix}."
 
 
-def _embedded(model: Any) -> set[int]:
-    return {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-
-
 def select(
-    config: Any, tensors: list[str], include: tuple[str, ...], exclude: tuple[str, ...]
+    folder: Path, tensors: list[str], include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> list[Prunable]:
     """The prunable ones among a file's tensors, in the order of their names.
 
     Args:
-        config: the model's configuration.
+        folder: of the model.
         tensors: names in the file, with or without the backbone's prefix.
         include: shell patterns; where given, only tensors that match one are prunable.
         exclude: shell patterns; tensors that match one are not.
@@ -102,22 +194,22 @@ def select(
     Raises:
         RequestError: nothing is left.
     """
-    prefix, known = backbone(config)
+    known = architecture(folder)
     found = []
-    for name in sorted(tensors, key=lambda n: n.removeprefix(prefix)):
-        bare = name.removeprefix(prefix)
-        if bare not in known:
+    for name in sorted(tensors, key=lambda n: n.removeprefix(known.prefix)):
+        bare = name.removeprefix(known.prefix)
+        if bare not in known.matrices:
             continue
         names = (name, bare)
         if include and not any(fnmatchcase(n, p) for n in names for p in include):
             continue
         if any(fnmatchcase(n, p) for n in names for p in exclude):
             continue
-        found.append(Prunable(name, known[bare]))
+        found.append(Prunable(name, known.matrices[bare]))
     if not found:
         chosen = f" with --include {' '.join(include)} --exclude {' '.join(exclude)}"
         raise RequestError(
-            f"no prunable weights in this {config.model_type} model"
+            f"no prunable weights in this {known.model_type} model"
             + (chosen if include or exclude else "")
         )
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from jdna_cli.engine import blockwise, calibration, card, devices, models, prunable
+from jdna_cli.engine import models, prunable
 from jdna_cli.engine.changes import Change, Plan, score_of
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.packed import Folder
@@ -41,9 +41,7 @@ def plan(spec: PruneSpec, source: ModelSource) -> Plan:
     criterion = criteria.load(spec.criterion)
     _check_scope(spec, criterion)
     _check_calibration(spec, criterion)
-    chosen = prunable.select(
-        models.config_of(source.folder), list(stored), spec.include, spec.exclude
-    )
+    chosen = prunable.select(source.folder, list(stored), spec.include, spec.exclude)
     shapes = {tensor.name: stored[tensor.name].shape for tensor in chosen}
     if spec.pattern:
         m = parse_pattern(spec.pattern)[1]
@@ -81,6 +79,8 @@ def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> 
     """
     found = plan(spec, source)
     if spec.calibration is not None:
+        from jdna_cli.engine import calibration
+
         gradients = found.criterion.needs == "gradients"
         calibration.prepare(spec, source, data_dir, gradients=gradients)
     return found
@@ -89,7 +89,7 @@ def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> 
 def plan_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> list[Planned]:
     """Every tensor of the model's file, and why those that would not be pruned would not."""
     found = check_prune(spec, source, data_dir)
-    reasons = prunable.reasons(models.config_of(source.folder), list(found.stored))
+    reasons = prunable.reasons(source.folder, list(found.stored))
     asked = "left out by --include or --exclude"
     return [
         Planned(name, entry.shape, None if name in found.chosen else reasons[name] or asked)
@@ -99,6 +99,8 @@ def plan_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> l
 
 def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
     """Write `source` with the chosen weights set to zero, or rounded; all else as it was."""
+    from jdna_cli.engine import card, devices
+
     found = check_prune(spec, source, place.data_dir)
     require_space(place.folder, models.size(found.files))
     layers: dict[str, LayerSparsity] = {}
@@ -148,6 +150,8 @@ def _beside(found: Plan, target: Path) -> streams.Writer:
 def _changes(found: Plan, place: Place, notes: list[str], folder: Folder) -> Iterator[Change]:
     """What becomes of each chosen tensor, one after the other."""
     spec = found.spec
+    if found.blockwise or found.criterion.calibrated:
+        from jdna_cli.engine import blockwise
     if found.blockwise:
         return blockwise.changes(found, place, notes)
     if spec.quantize is not None:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from jdna_cli.engine.files import whole
-
-transformers.utils.logging.disable_progress_bar()
+from jdna_cli.engine.hushed import transformers
 
 PREFIX = "tiny-"
 NAMES = ("tiny-encoder-32", "tiny-encoder-64", "tiny-encoder-128", "tiny-writer", "tiny-translator")

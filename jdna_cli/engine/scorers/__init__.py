@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from transformers.models.auto import modeling_auto as auto
-
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.errors import RequestError
 from jdna_cli.tasks import Task
@@ -45,6 +43,8 @@ def form_of(config: Any) -> str:
     An encoder is what is pre-trained to fill gaps; transformers lets many of those decode as well,
     which their weights were not trained for.
     """
+    from transformers.models.auto import modeling_auto as auto
+
     if getattr(config, "is_encoder_decoder", False):
         return ENCODER_DECODER
     kind = config.model_type

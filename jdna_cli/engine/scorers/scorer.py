@@ -5,10 +5,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from jdna_cli.engine.devices import Placing
@@ -18,6 +17,9 @@ from jdna_cli.tasks import Task
 from jdna_cli.tasks.conditions import Conditions
 from jdna_cli.tasks.records import Records
 from jdna_cli.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Called with what is being done, how much is done, of how much, and a note.
 Progress = Callable[[str, int, int, str], None]
