@@ -34,6 +34,7 @@ Schedule = Literal["one-shot", "iterative"]
 Kernels = Literal["dense", "semi-structured"]
 
 FINGERPRINT_VERSION = "s1"
+MOST_SEED = 2**32 - 1  # what NumPy takes
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class PruningRequest(Spec):
     calibration_samples: int = Field(128, ge=1)
     calibration_length: int = Field(2048, ge=2)
     sequential: bool = True
-    pruning_seed: int = Field(0, ge=0)
+    pruning_seed: int = Field(0, ge=0, le=MOST_SEED)
 
     @field_validator("sparsity")
     @classmethod
@@ -195,7 +196,7 @@ class FinetuneSpec(PruningRequest, Knobs):
     weight_decay: float = Field(0.0, ge=0, lt=1)
     warmup: float = Field(0.06, ge=0, lt=1)
     max_grad_norm: float | None = Field(None, gt=0)
-    seed: int = Field(41, ge=0)
+    seed: int = Field(41, ge=0, le=MOST_SEED)
     mixed_precision: Precision = "no"
     checkpoint_every: int = Field(500, ge=0)
     schedule: Schedule = "one-shot"
@@ -241,7 +242,7 @@ class EvalSpec(Knobs):
     shots: int = Field(0, ge=0)
     chat: bool = False
     stride: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     dtype: Dtype = "float32"
     device_map: DeviceMap | None = None
     time: bool = False
@@ -262,7 +263,7 @@ class HarnessSpec(Spec):
     batch_size: int = Field(64, ge=1)
     max_length: int | None = Field(None, ge=4)
     chat: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     dtype: Dtype = "float32"
     device_map: DeviceMap | None = None
 
@@ -283,7 +284,7 @@ class InterpolateSpec(Knobs):
     max_length: int = Field(128, ge=4)
     mixed_precision: Precision = "no"
     shots: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
 
 
 # The specs that measure a task.

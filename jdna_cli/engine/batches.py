@@ -1,23 +1,30 @@
-"""From texts to padded batches: tokenised once, grouped by length, in a seeded order."""
+"""From texts to padded batches: tokenised once, grouped by length, in a seeded order.
+
+Batches are padded here, on the right, whatever a tokenizer's files say of padding, so that an
+answer does not depend on which examples share its batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 GROUP = 50  # batches whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a tokenizer gave for texts, column by column, and the tokenizer that pads."""
+    """What a tokenizer gave for texts, column by column, and the token that fills rows up.
+
+    No text ends with the filler: models that look for the last token before the padding find it.
+    """
 
     columns: dict[str, list[list[int]]]
-    tokenizer: Any
+    filler: int
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
@@ -28,9 +35,16 @@ class Features:
         return [len(ids) for ids in self.columns["input_ids"]]
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The texts at `indices`, padded to the longest of them."""
-        chosen = {k: [column[i] for i in indices] for k, column in self.columns.items()}
-        return dict(self.tokenizer.pad(chosen, padding=True, return_tensors="pt"))
+        """The texts at `indices`, (B, L) int64, padded to the longest of them."""
+        rows = [torch.tensor(self.columns["input_ids"][i]) for i in indices]
+        found = {
+            "input_ids": pad_sequence(rows, True, self.filler),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], True),
+        }
+        for name, column in self.columns.items():
+            if name not in found:
+                found[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
+        return found
 
 
 def training_order(

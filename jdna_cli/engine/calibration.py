@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jdna_cli.engine import loading, models, scorers
+from jdna_cli.engine import loading, models, prunable, scorers
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.hushed import transformers
 from jdna_cli.engine.scorers.scorer import Progress
@@ -60,8 +60,7 @@ def prepare(
         RequestError: there are too few examples, or the text is shorter than one window.
     """
     assert spec.calibration is not None
-    config = models.config_of(source.folder)
-    limit = models.longest(config)
+    limit = prunable.architecture(source.folder).positions
     length = spec.calibration_length if limit is None else min(spec.calibration_length, limit)
     if is_file(spec.calibration):
         return _of_text(spec, source, _text_of(Path(spec.calibration)), length, gradients)
@@ -125,7 +124,9 @@ def _of_text(
     ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
     framed = form == scorers.ENCODER and None not in ends
     width = length - 2 if framed else length
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
     if width < 2 or len(ids) < width:
         raise RequestError(
             f"--calibration: a text of {len(ids)} tokens is shorter than one window of {length}: "
@@ -254,7 +255,15 @@ class Activations:
             self._sums[name] = x.T @ x
 
     def told(self, seen: str, name: str, input_dim: int, seed: int, examples: int) -> Statistics:
-        """What a criterion is told of the matrix that was seen as `seen`, under its own name."""
+        """What a criterion is told of the matrix that was seen as `seen`, under its own name.
+
+        Raises:
+            RequestError: no sample went through it.
+        """
+        if seen not in self._sums:
+            raise RequestError(
+                f"the calibration does not reach {name!r}: leave it out with --exclude '{name}'"
+            )
         found, tokens = self._sums.pop(seen), self._tokens[seen]
         return Statistics(
             name,

@@ -50,9 +50,6 @@ def load_for_task(
     torch.manual_seed(seed)
     model, absent = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
     _check_head(source, task, model, absent, new_head)
-    if model.config.pad_token_id is None:
-        tokenizer = models.tokenizer_of(source.folder)
-        model.config.pad_token_id = tokenizer.pad_token_id
     model.config.problem_type = None
     return model  # type: ignore[no-any-return]
 

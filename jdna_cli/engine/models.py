@@ -183,18 +183,6 @@ def config_of(folder: Path) -> Any:
         raise RequestError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
 
 
-def longest(config: Any) -> int | None:
-    """The most tokens that a model has positions for, or None where it has no limit."""
-    inner = config.encoder if config.model_type == "encoder-decoder" else config
-    found = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
-    if found is None or inner.model_type in ("t5", "mt5", "umt5"):
-        return None  # positions are relative
-    # These count positions from the padding token's number on.
-    offset = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm",
-              "data2vec-text", "xmod")  # fmt: skip
-    return int(found) - ((inner.pad_token_id or 0) + 1 if inner.model_type in offset else 0)
-
-
 def tokenizer_of(folder: Path) -> Any:
     """The model's tokenizer.
 

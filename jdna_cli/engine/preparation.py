@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.engine import cluster, languages, loading, models, pruning, scorers
+from jdna_cli.engine import cluster, languages, loading, models, prunable, pruning, scorers
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.engine.scorers.writer import Asking, Writer
 from jdna_cli.engine.tokens import Tokens
@@ -33,19 +33,22 @@ def scorer_for(
         flag = "--shots" if put.shots else "--chat"
         raise RequestError(f"{flag}: {config.model_type} is an encoder, it is not prompted")
     languages.check(tokenizer, put.pairs)
-    limit = models.longest(config)
+    limit = prunable.architecture(source.folder).positions
     length = spec.max_length if limit is None else min(spec.max_length, limit)
     form = scorers.form_of(config)
     start = getattr(config, "decoder_start_token_id", None)
     return fitting(
         task,
         put,
-        Tokens(tokenizer, cache),
+        Tokens(tokenizer, cache, getattr(config, "vocab_size", None)),
         causal=form == scorers.DECODER,
         decoder_start=loading.decoder_start(tokenizer) if form == scorers.ENCODER else start,
         max_length=length,
         stride=getattr(spec, "stride", None),
     )
+
+
+CORRELATIONS = frozenset({"pearson", "spearman"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,12 @@ def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> 
     Raises:
         RequestError: the data are not what the task needs, or cannot be put under them.
     """
-    return conditions.apply(task, load(task, split, data_dir), put)
+    found = conditions.apply(task, load(task, split, data_dir), put)
+    if len(found) < 2 and split != "train" and CORRELATIONS & set(task.metrics):
+        raise RequestError(
+            f"task {task.name!r}: {split} has one example, a correlation needs two at least"
+        )
+    return found
 
 
 def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:

@@ -32,13 +32,17 @@ class Prunable:
 class Architecture:
     """What a configuration says of the backbone's tensors, by names without the prefix.
 
-    `matrices` are prunable, with their input dimension; `others` are not, and why.
+    `matrices` are prunable, with their input dimension; `others` are not, and why. `refused` says
+    why none may be pruned; `positions`, how many tokens the model has positions for, None where
+    that is not limited.
     """
 
     model_type: str
     prefix: str
     matrices: dict[str, int]
     others: dict[str, str]
+    refused: str | None
+    positions: int | None
 
 
 def architecture(folder: Path) -> Architecture:
@@ -48,14 +52,16 @@ def architecture(folder: Path) -> Architecture:
     transformers, whose import takes longer than planning a pruning.
 
     Raises:
-        RequestError: it is unknown, or keeps weights where none can be pruned.
+        RequestError: it is unknown.
     """
     try:
         config = (folder / "config.json").read_bytes()
     except OSError as error:
         raise RequestError(f"{folder}/config.json cannot be read: {error.strerror}") from None
     versions = f"{__version__} {metadata.version('transformers')} {metadata.version('torch')}"
-    return _known(hashlib.sha256(versions.encode() + config).hexdigest(), folder)
+    # What this file makes of an architecture is part of the name.
+    rules = Path(__file__).read_bytes()
+    return _known(hashlib.sha256(versions.encode() + rules + config).hexdigest(), folder)
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,9 +113,30 @@ def _seen(folder: Path) -> Architecture:
                 isinstance(module, nn.Conv1d) and module.kernel_size == (1,)
             ):
                 deep[full] = parameter.numel()
-    if deep:
-        _refuse(kind, config, deep, matrices, dict(model.named_parameters()))
-    return Architecture(kind, prefix, matrices, others)
+    refused = _refused(kind, deep, matrices, dict(model.named_parameters()))
+    return Architecture(kind, prefix, matrices, others, refused, _positions(config, model))
+
+
+def _positions(config: Any, model: Any) -> int | None:
+    """The most tokens that a model has positions for."""
+    from torch import nn
+
+    inner = config.encoder if config.model_type == "encoder-decoder" else config
+    found = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
+    ]
+    if hasattr(inner, "relative_attention_num_buckets") and not tables:
+        return None
+    for table in tables:
+        if table.num_embeddings == found and table.padding_idx is not None:
+            # Positions are counted from the padding token's number on.
+            return found - int(table.padding_idx) - 1
+    return found
 
 
 def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:
@@ -125,33 +152,37 @@ def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:
     return "norm" if parameter.ndim == 1 else "not a linear layer"
 
 
-def _refuse(
-    kind: str, config: Any, deep: dict[str, int], matrices: dict[str, int], all_: dict[str, Any]
-) -> None:
-    """Refuse an architecture that keeps much of its weights where none can be pruned.
-
-    Raises:
-        RequestError: says where.
-    """
+def _refused(
+    kind: str, deep: dict[str, int], matrices: dict[str, int], all_: dict[str, Any]
+) -> str | None:
+    """Why an architecture that keeps much of its weights elsewhere than in matrices is refused."""
+    if not deep:
+        return None
     first = next(iter(deep))
-    experts = any("expert" in name for name in (*vars(config), *deep))
-    if experts:
-        raise RequestError(
+    if any("expert" in name for name in deep):
+        return (
             f"architecture {kind!r}: {first} fuses several experts in one tensor, which cannot be "
             "pruned yet"
         )
     plain = sum(all_[name].numel() for name in matrices)
-    if 10 * sum(deep.values()) > plain:
-        what = "convolutions or tensors of three dimensions"
-        raise RequestError(
-            f"architecture {kind!r}: {len(deep)} of its weights are {what} in place of matrices "
-            f"({first} first), which jdna does not prune"
-        )
+    if 10 * sum(deep.values()) <= plain:
+        return None
+    return (
+        f"architecture {kind!r}: {len(deep)} of its weights are convolutions or tensors of three "
+        f"dimensions in place of matrices ({first} first), which jdna does not prune"
+    )
+
+
+def _prunable(folder: Path) -> Architecture:
+    found = architecture(folder)
+    if found.refused is not None:
+        raise RequestError(found.refused)
+    return found
 
 
 def reasons(folder: Path, tensors: list[str]) -> dict[str, str | None]:
     """Why each of a file's tensors is not prunable; None where it is."""
-    known = architecture(folder)
+    known = _prunable(folder)
     found: dict[str, str | None] = {}
     for name in tensors:
         bare = name.removeprefix(known.prefix)
@@ -194,7 +225,7 @@ def select(
     Raises:
         RequestError: nothing is left.
     """
-    known = architecture(folder)
+    known = _prunable(folder)
     found = []
     for name in sorted(tensors, key=lambda n: n.removeprefix(known.prefix)):
         bare = name.removeprefix(known.prefix)

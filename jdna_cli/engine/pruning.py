@@ -43,12 +43,23 @@ def plan(spec: PruneSpec, source: ModelSource) -> Plan:
     _check_calibration(spec, criterion)
     chosen = prunable.select(source.folder, list(stored), spec.include, spec.exclude)
     shapes = {tensor.name: stored[tensor.name].shape for tensor in chosen}
+    _check_types(spec, {tensor.name: stored[tensor.name].dtype for tensor in chosen})
     if spec.pattern:
         m = parse_pattern(spec.pattern)[1]
         prunable.check_groups(shapes, chosen, m, "--pattern", "another M")
     if spec.group_size:
         prunable.check_groups(shapes, chosen, spec.group_size, "--group-size", "another size")
     return Plan(spec, source, files, stored, criterion, {t.name: t.input_dim for t in chosen})
+
+
+def _check_types(spec: PruneSpec, types: dict[str, str]) -> None:
+    known = {"F32", "F16", "BF16", *(("F64",) if spec.quantize else ())}
+    for name, own in types.items():
+        if own not in known:
+            raise RequestError(
+                f"{name} is stored as {own}, which cannot be pruned or rounded: convert the model "
+                "to float32, float16 or bfloat16 first"
+            )
 
 
 def _check_scope(spec: PruneSpec, criterion: criteria.Criterion) -> None:

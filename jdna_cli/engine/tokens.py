@@ -13,22 +13,41 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from jdna_cli.engine.batches import Features
+from jdna_cli.errors import RequestError
+
 WORTH = 2000  # fewer texts are tokenised faster than looked up
 
 
 class Tokens:
     """A tokenizer, and where its work is remembered."""
 
-    def __init__(self, tokenizer: Any, cache: Path | None = None) -> None:
-        """Wrap `tokenizer`; with `cache`, large sets of texts are remembered in that folder."""
-        self.tokenizer, self._cache = tokenizer, cache
+    def __init__(
+        self, tokenizer: Any, cache: Path | None = None, embedded: int | None = None
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: of transformers.
+            cache: folder in which large sets of texts are remembered.
+            embedded: rows of the model's embeddings, if known; more tokens cannot be read.
+        """
+        self.tokenizer, self._cache, self._embedded = tokenizer, cache, embedded
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
     @property
+    def _padding(self) -> int | None:
+        """The tokenizer's own token that fills up, where the model has an embedding of it."""
+        own = self.tokenizer.pad_token_id
+        known = own is not None and (self._embedded is None or own < self._embedded)
+        return int(own) if known else None
+
+    @property
     def pad(self) -> int:
-        """The token that fills up; any will do where there is none, for it is masked."""
-        return int(self.tokenizer.pad_token_id or 0)
+        """A token to fill prompts up with, which are masked there: any will do."""
+        own = self._padding
+        return own if own is not None else self.end or 0
 
     @property
     def end(self) -> int | None:
@@ -38,14 +57,39 @@ class Tokens:
                 return int(found)
         return None
 
+    def features(self, *columns: Sequence[str], **settings: Any) -> Features:
+        """Texts, or pairs of texts, as rows of tokens that batches can be made of.
+
+        A text of which the tokenizer makes nothing is one token that begins texts, or ends them.
+        """
+        found = self(*columns, **settings)
+        rows = found["input_ids"]
+        if not all(rows):
+            start = self.tokenizer.bos_token_id
+            first = start if start is not None else self.end or 0
+            rows = [row or [first] for row in rows]
+            found = {name: [own or [0] for own in column] for name, column in found.items()}
+        # Some models find the end of a text by its last token, or by its token of ending.
+        taken = {row[-1] for row in rows} | {self.end}
+        own = self._padding
+        if own is None or own in taken:
+            own = next(i for i in range(len(taken) + 1) if i not in taken)
+        return Features({**found, "input_ids": rows}, own)
+
     def __call__(self, *columns: Sequence[str], **settings: Any) -> dict[str, list[list[int]]]:
-        """What the tokenizer gives for texts, or for pairs of texts, without padding."""
+        """What the tokenizer gives for texts, or for pairs of texts, without padding.
+
+        Text is text: what spells a special token is not taken for it, unless `settings` say so.
+        """
+        settings = {"split_special_tokens": True, **settings}
         file = self._file(columns, settings)
         if file is not None and (remembered := _read(file)) is not None:
+            self.check(remembered["input_ids"])
             return remembered
         if columns and not columns[0]:
             return {"input_ids": []}
         found = dict(self.tokenizer(*(list(column) for column in columns), **settings))
+        self.check(found["input_ids"])
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".part-{os.getpid()}")
@@ -53,6 +97,20 @@ class Tokens:
             save_file(packed, part, metadata={"sha256": _digest(packed)})
             part.rename(file)
         return found
+
+    def check(self, rows: Sequence[Sequence[int]]) -> None:
+        """Refuse tokens that the model has no embedding of.
+
+        Raises:
+            RequestError: names the first.
+        """
+        most = max((max(row) for row in rows if row), default=0)
+        if self._embedded is not None and most >= self._embedded:
+            name = self.tokenizer.convert_ids_to_tokens(most)
+            raise RequestError(
+                f"the tokenizer gives token {name!r}, number {most}, and the model has embeddings "
+                f"of {self._embedded} tokens: they do not belong together"
+            )
 
     def _file(self, columns: Sequence[Sequence[str]], settings: dict[str, Any]) -> Path | None:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)

@@ -55,6 +55,11 @@ def form_of(config: Any) -> str:
     return DECODER if causal and not gaps else ENCODER
 
 
+def is_decoder(config: Any) -> bool:
+    """Whether an architecture is a decoder alone."""
+    return form_of(config) == DECODER
+
+
 def choose(task: Task, config: Any, *, new_head: bool = True) -> type[Scorer]:
     """The scorer for a task on an architecture, which may or may not be given a new head.
 

@@ -13,7 +13,7 @@ from transformers.models.auto import modeling_auto as auto
 from jdna_cli.engine import loading
 from jdna_cli.engine.batches import Features
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.head import predict
+from jdna_cli.engine.scorers.head import accepted, logits, predict
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
@@ -75,8 +75,8 @@ class Choice(Scorer):
             texts += prompts.pairs(self.task, example)
             starts.append(len(texts))
         columns = [[first for first, _ in texts], [second for _, second in texts]]
-        found = self.tokens(*columns, truncation=True, max_length=self.max_length)
-        return Options(Features(found, self.tokens.tokenizer), tuple(starts), records)
+        features = self.tokens.features(*columns, truncation=True, max_length=self.max_length)
+        return Options(features, tuple(starts), records)
 
     def outputs(
         self, model: nn.Module, encoded: Options, indices: Sequence[int], device: torch.device
@@ -85,8 +85,9 @@ class Choice(Scorer):
         rows = [row for i in indices for row in encoded.rows(i)]
         inputs = encoded.features.batch(rows)
         # As one option per question, so that questions may have different numbers of options.
-        logits = model(**{k: v.unsqueeze(1).to(device) for k, v in inputs.items()}).logits
-        return _by_question(logits.float().flatten(), [len(encoded.rows(i)) for i in indices])
+        own = accepted(model, {k: v.unsqueeze(1).to(device) for k, v in inputs.items()})
+        found = logits(model, own, encoded.features.filler)
+        return _by_question(found.float().flatten(), [len(encoded.rows(i)) for i in indices])
 
     def loss_of(self, outputs: Tensor, encoded: Options, indices: Sequence[int]) -> Tensor:
         """Mean over the questions."""
@@ -118,10 +119,10 @@ class _OneOption(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._model = model
+        self.module = model
 
     def forward(self, **inputs: Tensor) -> Any:
-        return self._model(**{name: value.unsqueeze(1) for name, value in inputs.items()})
+        return self.module(**{name: value.unsqueeze(1) for name, value in inputs.items()})
 
 
 def _by_question(outputs: Tensor, counts: Sequence[int]) -> Tensor:

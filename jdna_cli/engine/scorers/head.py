@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jdna_cli.engine import loading
+from jdna_cli.engine import loading, scorers
 from jdna_cli.engine.batches import Features, by_length
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
@@ -48,15 +49,19 @@ class Head(Scorer):
         )
         if not new_head:
             self.numbering = loading.label_order(model, self.task)
+        if self.causal:
+            # What is written is read by others, who pad as the tokenizer says.
+            config: Any = model.config
+            config.pad_token_id = self.tokens.tokenizer.pad_token_id
         return model
 
     def encode(self, records: Records, shown: Shown | None = None) -> Labelled:
         """One or two texts to an example, cut to the length."""
         columns = [list(column) for column in zip(*records.texts, strict=True)]
-        found = self.tokens(*columns, truncation=True, max_length=self.max_length)
+        features = self.tokens.features(*columns, truncation=True, max_length=self.max_length)
         kind = torch.long if self._classes else torch.float32
         labels = torch.tensor(records.labels, dtype=kind)
-        return Labelled(Features(found, self.tokens.tokenizer), labels, records)
+        return Labelled(features, labels, records)
 
     @property
     def _classes(self) -> bool:
@@ -67,10 +72,11 @@ class Head(Scorer):
     ) -> Tensor:
         """A row for each example."""
         inputs = encoded.features.batch(indices)
-        found: Tensor = model(
-            **{k: v.to(device, non_blocking=True) for k, v in inputs.items()}
-        ).logits
-        return found
+        return logits(
+            model,
+            {k: v.to(device, non_blocking=True) for k, v in inputs.items()},
+            encoded.features.filler,
+        )
 
     def loss_of(self, outputs: Tensor, encoded: Labelled, indices: Sequence[int]) -> Tensor:
         """Mean over the examples."""
@@ -101,6 +107,43 @@ class Head(Scorer):
         return Evaluation(loss, score(self.task.metrics, labels, answers), rows)
 
 
+def logits(model: nn.Module, inputs: dict[str, Tensor], filler: int) -> Tensor:
+    """What the model's head says, of inputs that are filled up with the token `filler`.
+
+    A decoder's head reads at the last token that is not its configuration's padding token: it is
+    told what the padding is, whatever stands in its files.
+    """
+    config: Any = unwrapped(model).config
+    before = config.pad_token_id
+    config.pad_token_id = filler
+    try:
+        found: Tensor = model(**accepted(model, inputs)).logits
+    finally:
+        config.pad_token_id = before
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, where it is wrapped: for several processes, or to be asked otherwise."""
+    while isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
+    return model
+
+
+def accepted(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without token types, where the model knows none, or too few: tokenizers give them anyway."""
+    types = inputs.get("token_type_ids")
+    if types is None:
+        return inputs
+    inner = unwrapped(model)
+    rows = getattr(inner.config, "type_vocab_size", None)
+    known = "token_type_ids" in inspect.signature(type(inner).forward).parameters
+    few = rows is not None and rows <= 1
+    if known and not few and not scorers.is_decoder(inner.config):
+        return inputs
+    return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
+
+
 def predict(model: nn.Module, features: Features, measuring: Measuring) -> Tensor:
     """Outputs (n, outputs) float32 on the CPU, in the order of the examples."""
     model.eval()
@@ -108,7 +151,8 @@ def predict(model: nn.Module, features: Features, measuring: Measuring) -> Tenso
     places: list[int] = []
     with torch.inference_mode():
         for indices in by_length(features.lengths, measuring.batch_size):
-            found.append(model(**measuring.moved(features.batch(indices))).logits.float())
+            inputs = measuring.moved(features.batch(indices))
+            found.append(logits(model, inputs, features.filler).float())
             places += indices
             measuring.tell("evaluate", len(places), len(features))
     return torch.cat(found).cpu()[torch.argsort(torch.tensor(places))]

@@ -49,7 +49,7 @@ class Perplexity(Writer):
     def encode(self, records: Records, shown: Shown | None = None) -> Windows:
         """Windows of at most `max_length` tokens, `stride` tokens apart."""
         text = self.task.separator.join(texts[0] for texts in records.texts)
-        ids = self.opened(self.tokens.tokenizer(text, verbose=False)["input_ids"])
+        ids = self.opened(self.tokens([text], verbose=False)["input_ids"][0])
         if len(ids) < 2:
             raise RequestError(f"task {self.task.name!r}: a text of {len(ids)} tokens is too short")
         size, stride = self.max_length, self.stride or self.max_length

@@ -249,8 +249,11 @@ class Asking(Writer):
         with languages.set_for(tokenizer, pair):
             read = self.tokens([prompt for prompt, _ in texts])["input_ids"]
             names = tokenizer(
-                text_target=[target for _, target in texts], add_special_tokens=self.ends
+                text_target=[target for _, target in texts],
+                add_special_tokens=self.ends,
+                split_special_tokens=True,
             )["input_ids"]
+        self.tokens.check(names)
         if self.decoder_start is not None:
             # What decoding starts with is not written again.
             names = [ids[1:] if ids[:1] == [self.decoder_start] else ids for ids in names]
@@ -264,9 +267,11 @@ def token_losses(logits: Tensor, due: Tensor) -> Tensor:
         logits: (B, T, V), any floating type.
         due: (B, T) int64; `NOTHING` where no token is due.
     """
-    return nn.functional.cross_entropy(
-        logits.float().transpose(1, 2), due, ignore_index=NOTHING, reduction="none"
+    # Along contiguous memory: a strided sum over a large vocabulary loses 1e-4 nats and more.
+    found = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), due.flatten(), ignore_index=NOTHING, reduction="none"
     )
+    return found.view(due.shape)
 
 
 def left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
