@@ -242,6 +242,7 @@ class EvalSpec(Knobs):
     shots: int = Field(0, ge=0)
     chat: bool = False
     stride: int | None = Field(None, ge=1)
+    label_order: str | None = None
     seed: int = Field(0, ge=0, le=MOST_SEED)
     dtype: Dtype = "float32"
     device_map: DeviceMap | None = None

@@ -459,6 +459,14 @@ Stride = Annotated[
         rich_help_panel=_KNOBS,
     ),
 ]
+LabelOrder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,…",
+        help="A classifier whose outputs have other names than the task's labels: the number of "
+        "the output of each label, in the task's order.",
+    ),
+]
 DtypeOption = Annotated[
     Dtype,
     typer.Option(

@@ -118,13 +118,15 @@ def _settled(
         factor = compensation.factor(statistics.gram, name)
         _note(notes, name, factor.damping)
         done = quantization.compensated(turned(weight).to(device), factor, found.grid, name)
-        return Change(name, turned(done.decoded()).cpu(), None, done)
+        decoded = turned(done.decoded()).cpu()
+        return Change(name, decoded, None, int(torch.count_nonzero(decoded)), done)
     if found.criterion.prune_layer is not None:
         target = Target(spec.sparsity, pattern or (0, 0))
         pruned = found.criterion.prune_layer(turned(weight).to(device), statistics, target)
         _note(notes, name, pruned.damping)
         mask = masks.pack(turned(pruned.kept))
-        return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
+        own = turned(pruned.weight).cpu().to(weight.dtype)
+        return Change(name, own, mask, int(torch.count_nonzero(own)))
     score = score_of(found.criterion, weight, _on_cpu(statistics))
     scored = [patterns.Scored(name, score, input_dim)]
     if pattern:
@@ -133,7 +135,7 @@ def _settled(
         assert spec.sparsity is not None
         ((_, mask),) = patterns.unstructured(lambda: scored, spec.sparsity, spec.scope)
     masks.clear_(weight, mask)
-    return Change(name, weight, mask)
+    return Change(name, weight, mask, int(torch.count_nonzero(weight)))
 
 
 def _note(notes: list[str], name: str, damping: float) -> None:

@@ -6,7 +6,6 @@ run one at a time: nothing is padded, and gradients are each example's own.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from jdna_cli.engine.tokens import Tokens
 from jdna_cli.errors import RequestError
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
-from jdna_cli.tasks import Task, get, records
+from jdna_cli.tasks import Task, get, reading, records
 from jdna_cli.tasks.calibration import is_file, split_of
 
 MASKED = 0.15  # of the tokens of a window, where an encoder's pre-training loss is wanted
@@ -73,15 +72,13 @@ def prepare(
 
 
 def _text_of(file: Path) -> str:
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix != ".jsonl":
-            return text
-        return "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(
-            f"--calibration: {file} is no text, nor JSON lines with a `text` ({error})"
-        ) from None
+    if file.suffix != ".jsonl":
+        return reading.text_of(file)
+    rows = reading.json_lines(file)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("text"), str):
+            raise RequestError(f"--calibration: {file}, row {number}: has no `text`")
+    return "\n\n".join(row["text"] for row in rows)
 
 
 def _of_task(

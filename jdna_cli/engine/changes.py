@@ -55,12 +55,14 @@ class Plan:
 class Change:
     """One tensor's new values, in its file's layout and type, and how they came about.
 
-    `tensor` is None where it has been written in pieces already.
+    `tensor` is None where it has been written in pieces already; `left` is the number of its
+    weights that are not zero, counted.
     """
 
     name: str
     tensor: Tensor | None
     mask: Mask | None
+    left: int
     quantized: Quantized | None = None
 
 

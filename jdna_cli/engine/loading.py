@@ -50,6 +50,8 @@ def load_for_task(
     torch.manual_seed(seed)
     model, absent = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
     _check_head(source, task, model, absent, new_head)
+    if new_head and task.kind != "multiple-choice" and not _is_of(config, task):
+        _renewed(model, seed)
     model.config.problem_type = None
     return model  # type: ignore[no-any-return]
 
@@ -168,12 +170,58 @@ def _check_backbone(source: ModelSource, absent: set[str], prefix: str) -> None:
         )
 
 
-def label_order(model: Any, task: Task) -> list[int]:
-    """Which output of the model is which label of the task, by name where the names are the same.
+def label_order(config: Any, task: Task, asked: str | None = None) -> list[int]:
+    """Which output of a classifier is which label of the task.
 
-    Models of the hub number their labels as they like; names that mean nothing (LABEL_0) do not.
+    Args:
+        config: of the model; its outputs have names.
+        task: its labels have names.
+        asked: numbers of the outputs, label by label, as `--label-order` says them.
+
+    Raises:
+        RequestError: names differ and nobody says which is which.
     """
-    names = {str(name).lower(): int(i) for i, name in (model.config.id2label or {}).items()}
-    if task.labels and set(names) == {label.lower() for label in task.labels}:
-        return [names[label.lower()] for label in task.labels]
-    return list(range(task.outputs))
+    if not task.labels:
+        return list(range(task.outputs))
+    if asked is not None:
+        parts = [part.strip() for part in asked.split(",")]
+        if sorted(parts) != [str(i) for i in range(task.outputs)]:
+            raise RequestError(
+                f"--label-order: {asked!r} is no order of the outputs 0 to {task.outputs - 1}"
+            )
+        return [int(part) for part in parts]
+    theirs = {plain(name): int(i) for i, name in (config.id2label or {}).items()}
+    ours = [plain(label) for label in task.labels]
+    if set(theirs) == set(ours):
+        return [theirs[label] for label in ours]
+    listed = ", ".join(str(config.id2label[i]) for i in sorted(config.id2label))
+    raise RequestError(
+        f"the model's outputs are called {listed}; the labels of task {task.name!r} are "
+        f"{', '.join(task.labels)}: say which output is which label, label by label, as in "
+        f"--label-order {','.join(str(i) for i in range(task.outputs))}"
+    )
+
+
+def plain(name: object) -> str:
+    """A label's name without what spellings differ in."""
+    return str(name).strip().lower()
+
+
+def _is_of(config: Any, task: Task) -> bool:
+    """Whether a model's head says what this task asks, output by output."""
+    ours = task.labels or (task.label,)
+    theirs = config.id2label or {}
+    return [plain(theirs.get(i)) for i in range(len(theirs))] == [plain(name) for name in ours]
+
+
+def _renewed(model: Any, seed: int) -> None:
+    """Make a head afresh that was made for another task."""
+    torch.manual_seed(seed)
+    inside = f"{model.base_model_prefix}."
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if not own or f"{name}.".startswith(inside):
+            continue
+        for parameter in own:
+            parameter._is_hf_initialized = False
+        model._init_weights(module)

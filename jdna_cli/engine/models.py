@@ -28,17 +28,12 @@ from jdna_cli.sparsity import streams
 INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-)
+# What stands beside weights and is read with them, by suffix: configurations, vocabularies (also
+# bpe.codes, source.spm, dict.txt), chat templates.
+_COMPANIONS = ("*.json", "*.txt", "*.model", "*.codes", "*.spm", "*.jinja", "*.tiktoken",
+               "tokenizer*", "vocab.*")  # fmt: skip
+_TEMPLATES = "additional_chat_templates"
+_OWN = ("spec.json", "metrics.jsonl")  # what a run wrote of itself
 
 
 def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
@@ -53,7 +48,8 @@ def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
         RequestError: there is no such model, or it cannot be read safely.
         JdnaError: the hub did not answer.
     """
-    folder, safe = Path(reference).expanduser(), ["*.safetensors", INDEX, *_COMPANIONS]
+    folder = Path(reference).expanduser()
+    safe = ["*.safetensors", INDEX, *_COMPANIONS, f"{_TEMPLATES}/*"]
     local = folder.is_dir()
     if not local:
         folder = _download(reference, safe)
@@ -128,7 +124,8 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder} is no model: it has no config.json")
-    if (folder / INDEX).is_file():
+    # As transformers chooses, so that all commands read the same: the whole file, if it is there.
+    if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
         try:
             named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         except (ValueError, KeyError, AttributeError):
@@ -140,6 +137,8 @@ def weight_files(folder: Path) -> list[Path]:
         files = [folder / "model.safetensors"]
     for file in files:
         if not file.is_file():
+            if file.name != "model.safetensors":
+                raise RequestError(f"{folder / INDEX} names {file.name}, which is not there")
             pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
             hint = "; pickle files are read with --allow-pickle alone" if pickled else ""
             raise RequestError(f"{folder} has no {file.name}{hint}")
@@ -251,8 +250,11 @@ def copy_companions(source: Path, target: Path) -> None:
     """Copy configuration and tokenizer files, as they are."""
     for pattern in _COMPANIONS:
         for file in source.glob(pattern):
-            if file.is_file():
+            weights = file.name.endswith((".index.json", ".safetensors"))
+            if file.is_file() and not weights and file.name not in _OWN:
                 shutil.copyfile(file, target / file.name)
+    if (source / _TEMPLATES).is_dir():
+        shutil.copytree(source / _TEMPLATES, target / _TEMPLATES)
 
 
 def size(files: Iterable[Path]) -> int:

@@ -32,6 +32,13 @@ def scorer_for(
     if (put.shots or put.chat) and not issubclass(fitting, Asking):
         flag = "--shots" if put.shots else "--chat"
         raise RequestError(f"{flag}: {config.model_type} is an encoder, it is not prompted")
+    order: str | None = getattr(spec, "label_order", None)
+    if order is not None and task.kind != "classification":
+        raise RequestError(f"--label-order: task {task.name!r} has no classes")
+    measured = task.kind == "classification" and not isinstance(spec, FinetuneSpec)
+    # Another number of outputs is told when the model is loaded.
+    if measured and config.num_labels == task.outputs:
+        loading.label_order(config, task, order)
     languages.check(tokenizer, put.pairs)
     limit = prunable.architecture(source.folder).positions
     length = spec.max_length if limit is None else min(spec.max_length, limit)
@@ -45,6 +52,7 @@ def scorer_for(
         decoder_start=loading.decoder_start(tokenizer) if form == scorers.ENCODER else start,
         max_length=length,
         stride=getattr(spec, "stride", None),
+        label_order=order,
     )
 
 

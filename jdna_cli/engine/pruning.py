@@ -114,26 +114,30 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
 
     found = check_prune(spec, source, place.data_dir)
     require_space(place.folder, models.size(found.files))
+    # What an earlier pruning took away stays away, wherever this one looks.
+    earlier = {} if source.mask is None or spec.quantize else masks.load(source.mask)
     layers: dict[str, LayerSparsity] = {}
     notes: list[str] = []
     packed_bits = 0
     with whole(place.folder) as target:
-        with Folder(found, target) as folder, _beside(found, target) as beside:
+        with Folder(found, target) as folder, _beside(found, target, earlier) as beside:
             for change in _changes(found, place, notes, folder):
                 entry = found.stored[change.name]
-                kept = 0
                 if change.quantized is not None:
-                    assert change.tensor is not None
-                    kept = int(torch.count_nonzero(change.tensor))
                     own = change.quantized
                     quantization.add(beside, change.name, own)
                     packed_bits += packing.codes_bits(entry.numel, own.grid, own.scales, own.zeros)
                 elif change.mask is not None:
-                    masks.add(beside, change.name, change.mask)
+                    before = earlier.pop(change.name, None)
+                    kept = change.mask if before is None else masks.both(change.mask, before)
+                    masks.add(beside, change.name, kept)
                     packed_bits += packing.sparse_bits(change.mask, 8 * entry.bytes_each)
-                    kept = change.mask.kept
-                layers[change.name] = LayerSparsity(change.name, entry.shape, kept, entry.numel)
+                layers[change.name] = LayerSparsity(
+                    change.name, entry.shape, change.left, entry.numel
+                )
                 folder.put(change)
+            for name, mask in earlier.items():
+                masks.add(beside, name, mask)
         models.copy_companions(source.folder, target)
         computed = found.blockwise or found.criterion.calibrated
         outcome = Outcome(
@@ -150,11 +154,11 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
     return outcome
 
 
-def _beside(found: Plan, target: Path) -> streams.Writer:
-    """The file that tells what was done: masks, or grids."""
+def _beside(found: Plan, target: Path, earlier: dict[str, masks.Mask]) -> streams.Writer:
+    """The file that tells what was done: masks, those of earlier prunings too, or grids."""
     if found.spec.quantize is not None:
         return quantization.writer(target / "grid.safetensors", found.chosen, found.grid)
-    shapes = {name: found.stored[name].shape for name in found.chosen}
+    shapes = {name: found.stored[name].shape for name in [*found.chosen, *earlier]}
     return masks.writer(target / "mask.safetensors", shapes)
 
 
@@ -181,7 +185,8 @@ def _rounded(found: Plan) -> Iterator[Change]:
         turned = weight if input_dim == 1 else weight.T.contiguous()
         done = quantization.nearest(turned, found.grid, name)
         decoded = done.decoded()
-        return Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
+        own_layout = decoded if input_dim == 1 else decoded.T.contiguous()
+        return Change(name, own_layout, None, _left(decoded), done)
 
     return ahead(one, found.chosen.items())
 
@@ -202,7 +207,7 @@ def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
     def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
-        return Change(x.name, x.weight, mask)
+        return Change(x.name, x.weight, mask, _left(x.weight))
 
     if spec.pattern:
         return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
@@ -239,20 +244,27 @@ def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
     def source() -> Iterator[patterns.Item]:
         return (functools.partial(scored, *one) for one in own)
 
-    def finish(x: patterns.Scored, mask: masks.Mask) -> tuple[torch.Tensor, masks.Mask]:
+    def finish(x: patterns.Scored, mask: masks.Mask) -> tuple[torch.Tensor, masks.Mask, int]:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
-        return x.weight, mask
+        return x.weight, mask, _left(x.weight)
 
     assert spec.sparsity is not None
     done = patterns.each_unstructured(
         source, spec.sparsity, spec.scope, finish, total, _sample(found, total)
     )
     parts: list[masks.Mask] = []
-    for (name, piece), (weight, mask) in zip(own, done, strict=True):
+    left = 0
+    for (name, piece), (weight, mask, nonzero) in zip(own, done, strict=True):
         folder.put_piece(piece, weight)
         parts.append(mask)
+        left += nonzero
         entry = found.stored[name]
         if piece.end == entry.end:
-            yield Change(name, None, masks.joined(parts, entry.shape))
-            parts = []
+            yield Change(name, None, masks.joined(parts, entry.shape), left)
+            parts, left = [], 0
+
+
+def _left(weight: torch.Tensor) -> int:
+    """Weights that are not zero: those of the mask, less what was zero before."""
+    return int(torch.count_nonzero(weight))

@@ -75,7 +75,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "teacher": distillation.column(spec, teacher),
     }
     if spec.prunes:
-        columns |= pruning.columns(spec)
+        columns |= pruning.columns(spec, base)
     elif taken != "nothing":
         columns |= {name: base.columns.get(name) for name in PRUNED}
     else:

@@ -69,6 +69,10 @@ def locate(desk: Desk, reference: str) -> Located:
         from jdna_cli.engine import models
 
         folder = models.fetch(reference, desk.ledger.home / ".converted", desk.allow_pickle)
+    if (folder / "model.safetensors").is_file() and any(folder.glob("*.safetensors.index.json")):
+        desk.observer.say(
+            f"{folder}: model.safetensors is read; the index beside it, and what it names, is not"
+        )
     identity = desk.ledger.identity(folder)
     folder = _unpacked(desk, folder, identity)
     name = desk.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))

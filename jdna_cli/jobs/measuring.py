@@ -158,7 +158,7 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
         same = all(run.spec.get(name, plain[name].default) == getattr(spec, name)
                    for name in _TAKEN_OVER)  # fmt: skip
         same &= all(getattr(spec, name) == plain[name].default
-                    for name in ("shots", "chat", "stride", "dtype", "kernels"))  # fmt: skip
+                    for name in ("shots", "chat", "stride", "dtype", "kernels", "label_order"))  # fmt: skip
         splits = ("train", *task.evaluation_splits)
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs.locating import locate
+from jdna_cli.jobs.locating import Located, locate
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.results import Planned
 from jdna_cli.sparsity import criteria
@@ -82,7 +82,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
             **{name: located.columns[name] for name in ("model", "model_identity")},
             "recipe": located.recipe,
             "seed": located.columns["seed"],
-            **columns(spec),
+            **columns(spec, located),
         },
         located.number,
     )
@@ -97,9 +97,22 @@ def plan(desk: Desk, values: Mapping[str, Any]) -> list[Planned]:
     return pruning.plan_prune(spec, locate(desk, spec.model).source, desk.data_dir)
 
 
-def columns(spec: PruneSpec | FinetuneSpec) -> dict[str, Any]:
-    """The columns that say what was pruned, or rounded."""
+def step(columns: Mapping[str, Any]) -> str:
+    """What the columns of a pruned or rounded model say was done to it, all steps, in words."""
+    words = [columns.get("quantization")]
+    if columns.get("pattern"):
+        plain = columns["pattern"] == "unstructured"
+        amount = f"{columns['sparsity']:.4g}" if plain else columns["pattern"]
+        words = [amount, columns.get("criterion"), columns.get("scope")]
+    words += [columns.get("calibration"), columns.get("prunable")]
+    return " ".join(str(word) for word in words if word)
+
+
+def columns(spec: PruneSpec | FinetuneSpec, base: Located) -> dict[str, Any]:
+    """The columns that say what was pruned, or rounded, of `base`, which may have been before."""
     chosen = [f"+{p}" for p in spec.include] + [f"-{p}" for p in spec.exclude]
+    if before := step(base.columns):
+        chosen.append(f"after [{before}]")
     found: dict[str, Any] = {"prunable": " ".join(chosen) or None}
     criterion = criteria.load(spec.criterion)
     if spec.calibration is not None:

@@ -269,7 +269,9 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
     if "pattern" not in without and kind_of(row) != "dense":
         parts.append(kind_of(row))
     words = {"+": "only ", "-": "without "}
-    parts += [words[choice[0]] + choice[1:] for choice in (told["prunable"] or "").split()]
+    choices, _, before = (told["prunable"] or "").partition("after [")
+    parts += [words[choice[0]] + choice[1:] for choice in choices.split()]
+    parts += [f"after {before.removesuffix(']')}"] if before else []
     if told["bits"] not in (None, 32) and not row["quantization"]:
         parts.append(f"{told['bits']} bits")
     if told["calibration"]:

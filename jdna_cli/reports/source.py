@@ -61,10 +61,8 @@ class Filters:
                 values += wanted
         if self.models:
             # A local model goes by its path, or by the folder's name.
-            always.append(
-                f"({' OR '.join(['run.model = ? OR run.model LIKE ?'] * len(self.models))})"
-            )
-            values += [value for name in self.models for value in (name, f"%/{name}")]
+            always.append(f"({' OR '.join([_NAMED] * len(self.models))})")
+            values += [value for name in self.models for value in (name, _ending(name))]
         pruned: list[str] = []
         for column, some in (("regime", self.regimes), ("criterion", self.criteria)):
             if some:
@@ -85,6 +83,16 @@ class Filters:
         if pruned:
             always.append(f"({_REFERENCE} OR ({' AND '.join(pruned)}))")
         return "".join(f" AND {condition}" for condition in always), values
+
+
+_NAMED = "run.model = ? OR run.model LIKE ? ESCAPE '!'"
+
+
+def _ending(name: str) -> str:
+    """What LIKE takes for the last part of a path, in which no character is a wildcard."""
+    for sign in ("!", "%", "_"):
+        name = name.replace(sign, f"!{sign}")
+    return f"%/{name}"
 
 
 def _among(column: str, values: Iterable[object]) -> str:

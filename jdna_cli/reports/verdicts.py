@@ -31,7 +31,8 @@ KNOBS: dict[str, Callable[[Any], float]] = {
     "options": float,
     "shots": lambda count: -count,
     "book": lambda book: float(book == "closed"),
-    "context_words": lambda words: -words,
+    # More words are more to search: the sentence with the answer is always among them.
+    "context_words": float,
     "mixture": float,
 }
 _GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")

@@ -68,6 +68,11 @@ def joined(parts: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
     return Mask(bits, shape, sum(part.kept for part in parts))
 
 
+def both(one: Mask, other: Mask) -> Mask:
+    """What both of two masks of one tensor keep."""
+    return _mask(one.bits & other.bits, one.shape)
+
+
 def unpack(bits: Tensor, shape: tuple[int, ...]) -> Mask:
     """The mask of packed bits (uint8, on the CPU), as `Mask.bits` are."""
     return _mask(bits.numpy(), shape)

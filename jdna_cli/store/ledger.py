@@ -44,6 +44,9 @@ _CONTENT = (
     "*.model",
     "special_tokens_map.json",
     "added_tokens.json",
+    "*.codes",
+    "*.spm",
+    "*.tiktoken",
 )
 
 

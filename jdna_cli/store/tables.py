@@ -100,7 +100,10 @@ class Run(SQLModel, table=True):
     criterion: str | None = _text("what chose the weights; empty where nothing was pruned")
     pattern: str | None = _text("unstructured or N:M (N of M kept); empty where nothing was pruned")
     scope: str | None = _text("where scores competed: global, layer, or row; empty for N:M")
-    prunable: str | None = _text("which weights could be pruned, besides the default")
+    prunable: str | None = _text(
+        "which weights could be pruned, besides the default, and in brackets what was taken away "
+        "before"
+    )
     sparsity: float | None = _number("sparsity asked for, 1 - N/M for N:M, 0 where dense")
     sparsity_reached: float | None = _number("zeros among prunable weights at the end, counted")
     bits: int | None = _integer("bits per weight")

@@ -31,7 +31,8 @@ _PRUNING = {
     "criterion": "what chose the weights; empty where dense",
     "pattern": "unstructured or N:M; empty where dense",
     "scope": "where scores competed",
-    "prunable": "which weights could be pruned, besides the default",
+    "prunable": "which weights could be pruned, besides the default, and in brackets what was "
+    "taken away before",
     "sparsity": "sparsity asked for",
     "bits": "bits per weight",
     "bits_per_weight": "bits of the prunable weights in their compact form, per weight",

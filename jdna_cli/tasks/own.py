@@ -17,6 +17,7 @@ from jdna_cli.tasks import (
     HubSource,
     Task,
     all_tasks,
+    reading,
     records,
 )
 
@@ -32,10 +33,7 @@ def read(path: Path) -> Task:
         RequestError: names the file and the key that is wrong.
     """
     try:
-        with path.open("rb") as file:
-            found = tomllib.load(file)
-    except OSError as error:
-        raise RequestError(f"--task: {path}: {error.strerror}") from None
+        found = tomllib.loads(reading.text_of(path).replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"--task: {path} is not TOML: {error}") from None
     values: dict[str, Any] = {"name": path.stem, **found}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +12,10 @@ from typing import Any
 
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.tasks import FileSource, GeneratedSource, Row, Task
+from jdna_cli.tasks.reading import READERS
 from jdna_cli.tasks.rows import Example, examples_of
 
-SUFFIXES = (".jsonl", ".csv", ".tsv")
+SUFFIXES = tuple(READERS)
 ROOM = 1_000_000  # examples kept in memory for the next cell of a sweep
 
 
@@ -71,7 +70,9 @@ def path(task: Task, split: str, below: Path) -> Path:
         for suffix in SUFFIXES:
             if (found := below / f"{name}{suffix}").is_file():
                 return found
-    raise RequestError(f"{below} has no {split}.jsonl, which task {task.name!r} needs")
+    raise RequestError(
+        f"{below} has no {split}.jsonl (nor .csv, .tsv, .parquet), which task {task.name!r} needs"
+    )
 
 
 def has(task: Task, split: str, data_dir: Path | None) -> bool:
@@ -135,8 +136,7 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
         file = path(task, split, below)
         stat = file.stat()
         key: tuple[object, ...] = (str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        where, read = str(file), _read_lines if file.suffix == ".jsonl" else _read_table
-        rows = partial(read, file)
+        where, rows = str(file), partial(READERS[file.suffix], file)
     elif isinstance(task.source, GeneratedSource):
         where, rows = f"{task.name}/{split}", partial(task.source.rows, split)
         key = (where, task.source.version)
@@ -150,32 +150,6 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
             _KEPT.popitem(last=False)
     _KEPT.move_to_end(key)
     return _KEPT[key]
-
-
-def _read_lines(file: Path) -> list[Row]:
-    rows: list[Row] = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RequestError(f"{file}, line {number}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise RequestError(f"{file}, line {number}: not a JSON object")
-            rows.append(row)
-    return rows
-
-
-def _read_table(file: Path) -> list[Row]:
-    dialect = "excel-tab" if file.suffix == ".tsv" else "excel"
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, dialect=dialect, strict=True))
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise RequestError(f"{file}, row {number}: not as many values as the first line has")
-    return list(rows)
 
 
 def _read_hub(task: Task, split: str) -> list[Row]:

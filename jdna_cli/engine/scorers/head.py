@@ -48,7 +48,7 @@ class Head(Scorer):
             source, self.task, new_head=new_head, seed=seed, placing=placing
         )
         if not new_head:
-            self.numbering = loading.label_order(model, self.task)
+            self.numbering = loading.label_order(model.config, self.task, self.label_order)
         if self.causal:
             # What is written is read by others, who pad as the tokenizer says.
             config: Any = model.config

@@ -82,6 +82,7 @@ class Scorer(abc.ABC):
         max_length: int,
         stride: int | None = None,
         decoder_start: int | None = None,
+        label_order: str | None = None,
     ) -> None:
         """Set up.
 
@@ -93,10 +94,11 @@ class Scorer(abc.ABC):
             max_length: tokens of an example at most.
             stride: tokens from one window of running text to the next; default: no overlap.
             decoder_start: the token that the decoder of an encoder-decoder starts with.
+            label_order: which output of a classifier is which label; by their names by default.
         """
         self.task, self.conditions, self.tokens = task, conditions, tokens
         self.causal, self.max_length, self.stride = causal, max_length, stride
-        self.decoder_start = decoder_start
+        self.decoder_start, self.label_order = decoder_start, label_order
 
     @classmethod
     def check(cls, task: Task, config: Any, new_head: bool) -> None:
