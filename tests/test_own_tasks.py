@@ -124,10 +124,10 @@ def test_a_hub_data_set_is_read_under_the_tasks_own_names(tmp_path):
 
 
 def test_missing_files_and_ragged_tables_are_named(tmp_path, tickets):
-    with pytest.raises(RequestError, match=r"none\.toml: No such file"):
+    with pytest.raises(RequestError, match=r"none\.toml cannot be read: No such file"):
         tasks.get(str(tmp_path / "none.toml"))
     (tmp_path / "files" / "validation.csv").write_text("subject,queue\nalone\n")
-    with pytest.raises(RequestError, match="row 1: not as many values as the first line"):
+    with pytest.raises(RequestError, match="line 2: not as many values as the first line"):
         records.load(tasks.get(str(tickets)), "validation", None)
 
 

@@ -227,5 +227,5 @@ def test_fused_experts_are_refused_rather_than_left_dense(tokenizer, tmp_path):
     )  # fmt: skip
     config.save_pretrained(tmp_path)
     with pytest.raises(Exception, match="fuses several experts") as caught:
-        prunable.architecture(tmp_path)
+        prunable.reasons(tmp_path, [])
     assert caught.value.exit_code == 2

@@ -229,6 +229,7 @@ def test_tokens_are_remembered_by_content(tmp_path, families, monkeypatch):
         """A tokenizer that must not be asked."""
 
         pad_token = "<pad>"
+        all_special_tokens = ()
         backend_tokenizer = tokenizer.backend_tokenizer
 
         def __call__(self, *_, **__):

@@ -110,7 +110,7 @@ def decoder_start(tokenizer: Any) -> int | None:
     return last if first is None else first
 
 
-def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Module:
+def with_new_decoder(source: ModelSource, tokenizer: Any, pad: int, seed: int) -> nn.Module:
     """The encoder of `source` with a decoder of two layers, made afresh, that attends to it.
 
     Source: the encoders with a small decoder of Patel et al. 2021 (arXiv 2103.07191), section 4.
@@ -132,7 +132,7 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Modul
         intermediate_size=4 * width,
         is_decoder=True,
         add_cross_attention=True,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=pad,
         bos_token_id=start,
         eos_token_id=end,
     )
@@ -140,7 +140,7 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, seed: int) -> nn.Modul
     model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
     for own in (model.config, model.generation_config):
         own.decoder_start_token_id, own.eos_token_id = start, end
-        own.pad_token_id = tokenizer.pad_token_id
+        own.pad_token_id = pad
     return model  # type: ignore[no-any-return]
 
 

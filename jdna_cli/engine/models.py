@@ -124,17 +124,17 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder} is no model: it has no config.json")
-    # As transformers chooses, so that all commands read the same: the whole file, if it is there.
-    if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
+    files = [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
         try:
             named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise RequestError(f"{folder / INDEX} is damaged: it has no weight_map") from None
         if any(Path(name).name != name for name in named):
             raise RequestError(f"{folder / INDEX} names files outside its folder")
-        files = [folder / name for name in sorted(named)]
-    else:
-        files = [folder / "model.safetensors"]
+        # As transformers chooses, so that all commands read the same: the whole file, if there.
+        if not files[0].is_file():
+            files = [folder / name for name in sorted(named)]
     for file in files:
         if not file.is_file():
             if file.name != "model.safetensors":

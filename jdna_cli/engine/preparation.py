@@ -36,8 +36,9 @@ def scorer_for(
     if order is not None and task.kind != "classification":
         raise RequestError(f"--label-order: task {task.name!r} has no classes")
     measured = task.kind == "classification" and not isinstance(spec, FinetuneSpec)
-    # Another number of outputs is told when the model is loaded.
-    if measured and config.num_labels == task.outputs:
+    headed = any("SequenceClassification" in name for name in config.architectures or ())
+    # Another number of outputs, or no head at all, is told when the model is loaded.
+    if measured and headed and config.num_labels == task.outputs:
         loading.label_order(config, task, order)
     languages.check(tokenizer, put.pairs)
     limit = prunable.architecture(source.folder).positions
@@ -149,3 +150,38 @@ def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:
     for source in sources:
         models.weight_files(source.folder)
         scorer_for(spec, task, source)
+    if len(sources) == 2:
+        _check_alike(*sources)
+
+
+# What a configuration says of how a model was made, is trained or is run, not of what it answers.
+_OF_NO_MATTER = ("name_or_path", "architectures", "version", "dtype", "drop", "use_cache",
+                 "initializer", "init_std", "pad_token_id", "gradient_checkpointing",
+                 "label2id", "problem_type", "finetuning_task")  # fmt: skip
+
+
+def _check_alike(first: ModelSource, second: ModelSource) -> None:
+    """Refuse the line between two models that differ in more than their weights.
+
+    Raises:
+        RequestError: names what differs.
+    """
+    told = [models.config_of(source.folder).to_dict() for source in (first, second)]
+    differing = sorted(
+        key
+        for key in {*told[0], *told[1]}
+        if told[0].get(key) != told[1].get(key) and not any(part in key for part in _OF_NO_MATTER)
+    )
+    if differing:
+        key = differing[0]
+        raise RequestError(
+            f"{first.name} and {second.name} differ in more than their weights: {key} is "
+            f"{told[0].get(key)!r} and {told[1].get(key)!r}; there is no line between them"
+        )
+    one, other = (models.tokenizer_of(source.folder) for source in (first, second))
+    text = "The 2 quick foxes, naïve & Ünder-fed, don't jump."
+    if one.get_vocab() != other.get_vocab() or one(text).input_ids != other(text).input_ids:
+        raise RequestError(
+            f"{first.name} and {second.name} have different tokenizers: what one reads is not what "
+            "the other reads; there is no line between them"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -82,6 +83,8 @@ class Tokens:
         Text is text: what spells a special token is not taken for it, unless `settings` say so.
         """
         settings = {"split_special_tokens": True, **settings}
+        if settings["split_special_tokens"]:
+            columns = tuple([self.spelt(text) for text in column] for column in columns)
         file = self._file(columns, settings)
         if file is not None and (remembered := _read(file)) is not None:
             self.check(remembered["input_ids"])
@@ -96,6 +99,26 @@ class Tokens:
             packed = _packed(found)
             save_file(packed, part, metadata={"sha256": _digest(packed)})
             part.rename(file)
+        return found
+
+    def spelt(self, text: str) -> str:
+        """A text in which nothing stands for a token of the tokenizer's own.
+
+        Vocabularies of pieces hold `</s>` among the pieces of text: there a space comes into it.
+        """
+        for name in self._pieces:
+            text = text.replace(name, f"{name[0]} {name[1:]}")
+        return text
+
+    @functools.cached_property
+    def _pieces(self) -> list[str]:
+        """Special tokens that come out even where they are to be spelt."""
+        found = []
+        for name in self.tokenizer.all_special_tokens:
+            ids = self.tokenizer(name, add_special_tokens=False, split_special_tokens=True)
+            own = self.tokenizer.convert_tokens_to_ids(name)
+            if own in ids["input_ids"] and own != self.tokenizer.unk_token_id and len(name) > 1:
+                found.append(name)
         return found
 
     def check(self, rows: Sequence[Sequence[int]]) -> None:

@@ -66,7 +66,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "model": base.columns["model"],
         "model_identity": base.columns["model_identity"],
         "data_identity": data,
-        **knobs.task_columns(task, spec),
+        **knobs.task_columns(task, spec, task.evaluation_splits[0], desk.data_dir),
         **knobs.columns(spec, task),
         "recipe": _finetune_recipe(spec, base, data),
         "regime": spec.regime,

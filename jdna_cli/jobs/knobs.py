@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.specs import FinetuneSpec, Measured
-from jdna_cli.tasks import Task, conditions
+from jdna_cli.tasks import Task, conditions, records
 
 # Tokens per example where nobody says: in fine-tuning, and in measuring. A model that writes reads
 # whole prompts; one that has fewer positions reads as many as it has.
@@ -54,10 +56,25 @@ def columns(spec: Measured, task: Task) -> dict[str, Any]:
     }
 
 
-def task_columns(task: Task, spec: Measured) -> dict[str, Any]:
+def task_columns(task: Task, spec: Measured, split: str, data_dir: Path | None) -> dict[str, Any]:
     """The task as columns of a run."""
     human = task.human.value if task.human else None
-    options = getattr(spec, "options", None)
-    # Of fewer options the right one is guessed more often.
-    chance = max(1 / options, task.chance) if options and task.chance is not None else task.chance
+    chance = _chance(task, spec, split, data_dir)
     return {"task": task.name, "metric": task.metric, "human": human, "chance": chance}
+
+
+def _chance(task: Task, spec: Measured, split: str, data_dir: Path | None) -> float | None:
+    """What is scored without reading a text, from the examples that are measured.
+
+    Of classes by always saying the most frequent one, of options by guessing.
+    """
+    if task.metric not in ("accuracy", "accuracy_norm"):
+        return task.chance
+    if task.kind == "classification":
+        labels = records.load(task, split, data_dir).labels
+        return max(Counter(labels).values()) / len(labels)
+    if task.kind == "multiple-choice":
+        put = conditions.of(task, spec)
+        found = conditions.apply(task, records.load(task, split, data_dir), put)
+        return math.fsum(1 / len(one.options) for one in found.examples) / len(found)
+    return task.chance

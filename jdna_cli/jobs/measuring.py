@@ -16,6 +16,7 @@ from jdna_cli.store.tables import Run
 from jdna_cli.tasks import Task, check_split, get, records
 
 # What an evaluation takes over from the fine-tuning of its model.
+_OF_ITS_OWN = ("shots", "chat", "stride", "dtype", "kernels", "label_order")
 _TAKEN_OVER = ("max_length", "mixed_precision", *specs.KNOB_FIELDS)
 
 
@@ -47,7 +48,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         fingerprint,
         {
             **located.columns,
-            **knobs.task_columns(task, spec),
+            **knobs.task_columns(task, spec, spec.split, desk.data_dir),
             **knobs.columns(spec, task),
             # A model that was not fine-tuned has no seed of its own: its draws have one.
             "seed": located.columns["seed"] if trained else spec.seed,
@@ -119,7 +120,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model": first.columns["model"],
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
-            **knobs.task_columns(task, spec),
+            **knobs.task_columns(task, spec, spec.split, desk.data_dir),
             **knobs.columns(spec, task),
         },
         first.number,
@@ -157,8 +158,7 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
         plain = EvalSpec.model_fields
         same = all(run.spec.get(name, plain[name].default) == getattr(spec, name)
                    for name in _TAKEN_OVER)  # fmt: skip
-        same &= all(getattr(spec, name) == plain[name].default
-                    for name in ("shots", "chat", "stride", "dtype", "kernels", "label_order"))  # fmt: skip
+        same &= all(getattr(spec, name) == plain[name].default for name in _OF_ITS_OWN)
         splits = ("train", *task.evaluation_splits)
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir

@@ -142,6 +142,7 @@ def _plots(name: str, figure: Figure, *, live: bool) -> list[dict[str, str]]:
             "id": f"{name}-{i}",
             "title": panel.title,
             "note": figure.note,
+            "picture": "",
             "data": _safe(json.dumps(_drawn(panel, figure), allow_nan=False)),
         }
         for i, panel in enumerate(figure.panels)

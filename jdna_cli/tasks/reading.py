@@ -112,8 +112,8 @@ def _rows(file: Path, text: str, *, quoted: bool) -> list[Row]:
                 continue
             if len(values) != len(names):
                 raise RequestError(
-                    f"{file}, line {reader.line_num}: {len(values)} values, and the first line "
-                    f"has {len(names)}"
+                    f"{file}, line {reader.line_num}: not as many values as the first line has "
+                    f"({len(values)}, {len(names)})"
                 )
             found.append(dict(zip(names, values, strict=True)))
     except csv.Error as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task
 from jdna_cli.tasks.marking import mark
+
+Stop = Callable[..., torch.Tensor]  # (tokens so far, scores) -> which rows have ended
 
 
 class Generation(Asking):
@@ -43,7 +47,7 @@ class Generation(Asking):
 
         config = models.config_of(source.folder)
         if new_head and scorers.form_of(config) == scorers.ENCODER:
-            return loading.with_new_decoder(source, self.tokens.tokenizer, seed)
+            return loading.with_new_decoder(source, self.tokens.tokenizer, self.tokens.pad, seed)
         return super().load(source, new_head=new_head, seed=seed, placing=placing)
 
     def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
@@ -77,7 +81,8 @@ class Generation(Asking):
                     padded = left_padded if self.causal else right_padded
                     inputs = padded([prompts_[i] for i in indices], self.tokens.pad, device)
                     inputs.pop("position_ids", None)
-                    ids = _generate(model, inputs, config)
+                    width = inputs["input_ids"].shape[1] if self.causal else 0
+                    ids = _generate(model, inputs, config, self._line_ends(width))
                     if self.causal:
                         ids = ids[:, inputs["input_ids"].shape[1] :]
                     texts = self.tokens.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -116,21 +121,41 @@ class Generation(Asking):
         )
 
     def _ends(self) -> list[int]:
-        """Tokens after which a model need not go on: the end of the text, or of the line."""
+        """Tokens after which a model need not go on."""
+        return [] if self.tokens.end is None else [self.tokens.end]
+
+    @functools.cached_property
+    def _breaks(self) -> torch.Tensor:
+        """Tokens in which a line ends."""
         tokenizer = self.tokens.tokenizer
-        found = [] if self.tokens.end is None else [self.tokens.end]
-        if self.causal:
-            texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-            found += [i for i, text in enumerate(texts) if "\n" in text]
-        return found
+        texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        return torch.tensor([i for i, text in enumerate(texts) if "\n" in text])
+
+    def _line_ends(self, width: int) -> Stop:
+        """Stops an answer at the end of its line; white space before it begins ends nothing.
+
+        Args:
+            width: tokens of the prompts, which come before the answers.
+        """
+
+        def stop(ids: torch.Tensor, scores: object, **rest: object) -> torch.Tensor:
+            ended = torch.isin(ids[:, -1], self._breaks.to(ids.device))
+            for row in ended.nonzero().flatten().tolist():
+                answer = self.tokens.tokenizer.decode(ids[row, width:], skip_special_tokens=True)
+                ended[row] = "\n" in answer.lstrip()
+            return ended
+
+        return stop
 
 
-def _generate(model: Any, inputs: dict[str, torch.Tensor], config: Any) -> torch.Tensor:
+def _generate(model: Any, inputs: dict[str, torch.Tensor], config: Any, stop: Stop) -> torch.Tensor:
     """Generate under `config` alone: what a model's own settings add is left out."""
     before = model.generation_config
     model.generation_config = config
     try:
-        found: torch.Tensor = model.generate(**inputs, generation_config=config)
+        found: torch.Tensor = model.generate(
+            **inputs, generation_config=config, stopping_criteria=[stop]
+        )
     finally:
         model.generation_config = before
     return found

@@ -221,7 +221,8 @@ class Asking(Writer):
             openings.append(bare)
             wholes.append(bare + prompt[len(bare) :] + joint)
         # A conversation has its special tokens already.
-        rest = {"add_special_tokens": False} if self.conditions.chat else {}
+        plain = {"add_special_tokens": False, "split_special_tokens": False}
+        rest = plain if self.conditions.chat else {}
         before = [self.opened(ids) for ids in self.tokens(openings, **rest)["input_ids"]]
         whole = [self.opened(ids) for ids in self.tokens(wholes, **rest)["input_ids"]]
         return [
@@ -249,7 +250,7 @@ class Asking(Writer):
         with languages.set_for(tokenizer, pair):
             read = self.tokens([prompt for prompt, _ in texts])["input_ids"]
             names = tokenizer(
-                text_target=[target for _, target in texts],
+                text_target=[self.tokens.spelt(target) for _, target in texts],
                 add_special_tokens=self.ends,
                 split_special_tokens=True,
             )["input_ids"]

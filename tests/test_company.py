@@ -1,0 +1,190 @@
+"""An answer must not depend on its company: on its batch, on padding, on what files say of it.
+
+Over every family × kind of task × side of padding × padding token × batch size.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+
+from jdna_cli import tasks
+from jdna_cli.engine import devices, preparation
+from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.writer import token_losses
+from jdna_cli.specs import EvalSpec, FinetuneSpec, ModelSource
+from tests import toys
+
+SIZES = (1, 3, 64)
+KINDS = ("classification", "regression", "multiple-choice", "arithmetic", "question-answering")
+# How files describe padding: the token (its own, none, that which ends a text, or one that the
+# configuration knows nothing of), and the side.
+PADDINGS = [("own", "left"), ("none", "right"), ("end", "right"), ("stranger", "right")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return toys.write(tmp_path_factory.mktemp("company") / "data", train=12, validation=9)
+
+
+def published(families, family, padding, side, place):
+    """A family's model whose files say this of padding."""
+    folder = shutil.copytree(families(family), place / "model")
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["padding_side"] = side
+    if padding == "none":
+        tokenizer.pop("pad_token", None)
+        config["pad_token_id"] = None
+    elif padding == "end":
+        ends = tokenizer.get("eos_token") or tokenizer.get("sep_token")
+        tokenizer["pad_token"] = ends
+    elif padding == "stranger":
+        config["pad_token_id"] = 7
+    # What an encoder or an encoder-decoder is made of needs its number.
+    if toys.form(family) == "decoder":
+        (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def scorer_of(folder, task, length=64):
+    spec = FinetuneSpec(model="m", task=task.name, max_length=length,
+                        book="open" if task.kind == "question-answering" else None)  # fmt: skip
+    source = ModelSource("m", folder, "id")
+    scorer = preparation.scorer_for(spec, task, source)
+    model = scorer.load(source, new_head=True, seed=5)
+    model.eval()
+    return scorer, model
+
+
+def fits(family, kind):
+    return kind != "question-answering" or toys.form(family) != "encoder"
+
+
+@pytest.mark.parametrize(("padding", "side"), PADDINGS)
+@pytest.mark.parametrize(
+    ("family", "kind"), [(f, k) for f in toys.FAMILIES for k in KINDS if fits(f, k)]
+)
+def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kind, padding, side):
+    task = tasks.get(toys.KINDS[kind])
+    scorer, model = scorer_of(published(families, family, padding, side, tmp_path), task)
+    part = preparation.prepare(scorer, "validation", data)
+    accelerator = devices.accelerator("no")
+    found = [scorer.measure(model, part.encoded, Measuring(n, accelerator)) for n in SIZES]
+    for other in found[1:]:
+        assert other.loss == pytest.approx(found[0].loss, rel=1e-5, abs=1e-6)
+        for one, same in zip(found[0].rows, other.rows, strict=True):
+            assert one.get("written") == same.get("written")
+            assert one.get("outputs", 0) == pytest.approx(same.get("outputs", 0), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", toys.FAMILIES)
+@pytest.mark.parametrize("kind", ["classification", "multiple-choice", "arithmetic"])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(families, data, tmp_path, family, kind):
+    task = tasks.get(toys.KINDS[kind])
+    scorer, model = scorer_of(published(families, family, "none", "left", tmp_path), task)
+    encoded = preparation.prepare(scorer, "train", data).encoded
+    device = torch.device("cpu")
+    with torch.no_grad():
+        whole = float(scorer.loss(model, encoded, range(len(encoded)), device))
+        parts = [
+            (scorer.weight(encoded, [i]), float(scorer.loss(model, encoded, [i], device)))
+            for i in range(len(encoded))
+        ]
+    expected = sum(w * x for w, x in parts) / sum(w for w, _ in parts)
+    assert whole == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", toys.DECODERS)
+def test_a_decoders_head_reads_the_last_token_of_the_text(families, data, tmp_path, family):
+    """Against transformers alone, one example at a time, without any padding."""
+    task = tasks.get("rte")
+    folder = published(families, family, "stranger", "left", tmp_path)
+    scorer, model = scorer_of(folder, task)
+    part = preparation.prepare(scorer, "validation", data)
+    found = scorer.measure(model, part.encoded, Measuring(64, devices.accelerator("no")))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model.config.pad_token_id = None
+    for example, row in zip(part.records.examples, found.rows, strict=True):
+        ids = torch.tensor([tokenizer(*example.texts)["input_ids"]])
+        with torch.no_grad():
+            alone = model(input_ids=ids).logits[0]
+        assert row["outputs"] == pytest.approx(alone.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", toys.FAMILIES)
+def test_text_that_spells_a_special_token_is_text(families, family):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(families(family))
+    spec = FinetuneSpec(model="m", task="sst2", max_length=64)
+    source = ModelSource("m", families(family), "id")
+    scorer = preparation.scorer_for(spec, tasks.get("sst2"), source)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    plain, spelt = scorer.tokens(
+        ["the dog is red", f"the dog {' '.join(tokenizer.all_special_tokens)} is red"]
+    )["input_ids"]
+    assert [i for i in spelt if i in special] == [i for i in plain if i in special]
+
+
+@pytest.mark.parametrize("family", toys.ENCODER_DECODERS)
+def test_html_in_the_data_does_not_end_a_training(jdna, families, family, tmp_path):
+    rows = [
+        {"text": f"the {a} <s>is</s> red </s>" if i % 2 else f"the {a}", "label": i % 2}
+        for i, a in enumerate(toys.ANIMALS)
+    ]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    file = tmp_path / "html.toml"
+    file.write_text(
+        'kind = "classification"\ntexts = ["text"]\nlabels = ["a", "b"]\n'
+        f'[source]\nfiles = "{tmp_path}"\n'
+    )
+    found = jdna("finetune", families(family), "--task", file, "--epochs", 1, "--json").json
+    assert found["run"]["status"] == "finished"
+
+
+@pytest.mark.parametrize("vocabulary", [300, 49_152, 128_256])
+def test_a_tokens_loss_is_that_of_float64(vocabulary):
+    logits = torch.randn(2, 3, vocabulary, generator=torch.Generator().manual_seed(0)) * 3
+    due = torch.tensor([[1, 5, vocabulary - 1], [0, -100, 7]])
+    exact = torch.nn.functional.cross_entropy(
+        logits.double().flatten(0, 1), due.flatten(), ignore_index=-100, reduction="none"
+    )
+    found = token_losses(logits, due)
+    assert found.shape == due.shape
+    assert float((found.flatten().double() - exact).abs().max()) < 1e-5
+
+
+def test_a_token_without_an_embedding_is_told_before_the_start(jdna, families, tmp_path):
+    folder = shutil.copytree(families("llama"), tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(folder)
+    rows = "".join(
+        json.dumps({"text": t, "label": i}) + "\n" for i, t in enumerate(("dog", "zebra"))
+    )
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'kind = "classification"\ntexts = ["text"]\nlabels = ["a", "b"]\n'
+        f'[source]\nfiles = "{tmp_path}"\n'
+    )
+    found = jdna("finetune", folder, "--task", file, "--epochs", 1, code=2)
+    assert "gives token 'zebra'" in found.err
+    assert "they do not belong together" in found.err
+    assert jdna("runs", "list", "--json").json["runs"] == []
+
+
+def test_no_seed_is_taken_that_no_library_takes(jdna, bert):
+    for args in (
+        ("finetune", bert, "--task", "living", "--seed", 2**32),
+        ("prune", bert, "--sparsity", 0.5, "--criterion", "random", "--pruning-seed", 2**63),
+        ("eval", bert, "--task", "living", "--seed", 2**64),
+    ):
+        found = jdna(*args, code=2)
+        assert "seed" in found.err
+        assert "4294967295" in found.err
+    assert EvalSpec(model="m", task="t", split="s", seed=2**32 - 1).seed == 2**32 - 1
