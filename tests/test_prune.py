@@ -1,6 +1,7 @@
 """A pruned folder is the model it came from, but for exactly the weights that went."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.utils import prune as torch_prune
 from transformers.pytorch_utils import Conv1D
 
 from jdna_cli.engine import models, prunable
+from jdna_cli.errors import RequestError
 from jdna_cli.sparsity import masks
 from tests.conftest import FAMILIES, QUICK
 
@@ -229,3 +231,108 @@ def test_fused_experts_are_refused_rather_than_left_dense(tokenizer, tmp_path):
     with pytest.raises(Exception, match="fuses several experts") as caught:
         prunable.reasons(tmp_path, [])
     assert caught.value.exit_code == 2
+
+
+def test_every_step_of_a_chain_is_told_held_and_counted(jdna, bert):
+    attention = jdna("prune", bert, "--sparsity", 0.3, "--include", "*attention*", "--json").json
+    both = jdna("prune", "run:1", "--sparsity", 0.7, "--exclude", "*attention*", "--json").json
+    alone = jdna("prune", bert, "--sparsity", 0.7, "--exclude", "*attention*", "--json").json
+    numbers = [found["run"]["id"] for found in (attention, both, alone)]
+    rows = jdna("db", "query", "SELECT id, prunable FROM run ORDER BY id", "--format", "json").json
+    told = {row["id"]: row["prunable"] for row in rows}
+    assert told[numbers[1]] == "-*attention* after [0.3 magnitude global +*attention*]"
+    assert told[numbers[2]] == "-*attention*"
+    # A fine-tuning holds the zeros of both steps.
+    tuned = jdna("finetune", "run:2", *QUICK, "--json").json["run"]
+    before = load_file(Path(both["run"]["artifact"]) / "model.safetensors")
+    after = load_file(Path(tuned["artifact"]) / "model.safetensors")
+    pruned = {x["name"] for found in (attention, both) for x in found["pruning"]["layers"]}
+    zeros = 0
+    for name, weight in after.items():
+        start = before.get(name, before.get(name.removeprefix("bert.")))
+        if start is not None and name.removeprefix("bert.") in pruned:
+            zeros += int((start == 0).sum())
+            assert bool((weight[start == 0] == 0).all()), name
+    assert zeros == attention["pruning"]["pruned"] + both["pruning"]["pruned"]
+    drops = jdna("db", "query", "SELECT prunable FROM performance", "--format", "json").json
+    assert [row["prunable"] for row in drops] == [told[numbers[1]]]
+
+
+def test_zeros_are_counted_in_the_file(jdna, bert):
+    jdna("prune", bert, "--sparsity", 0.5)
+    again = jdna("prune", "run:1", "--sparsity", 0.3, "--criterion", "random", "--json").json
+    written = load_file(Path(again["run"]["artifact"]) / "model.safetensors")
+    for layer in again["pruning"]["layers"]:
+        share = float((written[layer["name"]] == 0).double().mean())
+        assert layer["sparsity"] == pytest.approx(share, abs=1e-12)
+    assert again["pruning"]["sparsity"] > 0.5
+    assert again["run"]["sparsity_reached"] == pytest.approx(again["pruning"]["sparsity"])
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (transformers.XLNetConfig(d_model=32, n_layer=1, n_head=2, d_inner=64), "three dimensions"),
+        (transformers.SqueezeBertConfig(
+            hidden_size=32, embedding_size=32, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=64), "convolutions"),
+    ],
+    ids=["xlnet", "squeezebert"],
+)  # fmt: skip
+def test_what_is_no_matrix_is_refused_for_what_it_is(config, reason, tmp_path):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match=reason):
+        prunable.reasons(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        (transformers.BertConfig(max_position_embeddings=64), 64),
+        (transformers.RobertaConfig(max_position_embeddings=66, pad_token_id=1), 64),
+        (transformers.MPNetConfig(max_position_embeddings=66, pad_token_id=1), 64),
+        (transformers.LongformerConfig(max_position_embeddings=66, pad_token_id=1), 64),
+        (transformers.GPT2Config(n_positions=64), 64),
+        (transformers.T5Config(), None),
+        (transformers.XLNetConfig(d_model=32, n_layer=1, n_head=2, d_inner=64), None),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_positions_are_those_of_the_model(config, positions, tmp_path):
+    config.save_pretrained(tmp_path)
+    assert prunable.architecture(tmp_path).positions == positions
+
+
+def test_an_architecture_is_remembered_by_its_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    first = prunable.architecture(tmp_path)
+    (file,) = (tmp_path / "cache" / "jdna" / "architectures").iterdir()
+    prunable._known.cache_clear()
+    assert prunable.architecture(tmp_path) == first
+    file.write_text("damaged")
+    prunable._known.cache_clear()
+    assert prunable.architecture(tmp_path) == first
+    transformers.BertConfig(num_hidden_layers=2).save_pretrained(tmp_path)
+    assert len(prunable.architecture(tmp_path).matrices) > len(first.matrices)
+
+
+def test_types_that_cannot_be_pruned_are_told_by_the_dry_run(jdna, bert):
+    file = bert / "model.safetensors"
+    tensors = load_file(file)
+    name = "encoder.layer.0.output.dense.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    save_file(tensors, file, metadata={"format": "pt"})
+    for way in (("--sparsity", 0.5), ("--quantize", 4)):
+        found = jdna("prune", bert, *way, "--dry-run", code=2)
+        assert f"{name} is stored as F8_E4M3" in found.err
+
+
+def test_a_whole_file_goes_before_an_index_as_everywhere(jdna, bert):
+    index = {"weight_map": {"x": "model-00001-of-00002.safetensors"}}
+    (bert / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = jdna("prune", bert, "--sparsity", 0.5)
+    assert "model.safetensors is read; the index beside it, and what it names, is not" in found.err
+    (bert / "model.safetensors").rename(bert / "model-00009-of-00009.safetensors")
+    found = jdna("prune", bert, "--sparsity", 0.5, code=2)
+    assert "names model-00001-of-00002.safetensors, which is not there" in found.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -66,6 +67,7 @@ app = typer.Typer(
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="How much of a pre-trained model can be pruned before a task breaks, and do the hard "
     "tasks break first?",
 )
@@ -104,4 +106,8 @@ app.command("doctor")(inspection.doctor)
 def main() -> None:
     """Entry point of the `jdna` script."""
     threads.prepare()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has not our signs shows others in their place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

@@ -74,11 +74,15 @@ class Reporter:
             self._live.update(self._bars[phase], completed=done, note=self._note)
             return
         now = time.monotonic()
-        began = self._began.setdefault(phase, now)
+        began = self._began.setdefault(phase, self._last if not self._began else now)
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
-            left = (now - began) / done * (total - done)
-            say(f"{self._title} · {phase} {done}/{total} {self._note} · {left:.0f} s left")
+            parts = [self._title, f"{phase} {done}/{total}", self._note]
+            spent = now - began
+            # Nothing is known of what is left before something has taken its time.
+            if done and spent > 0:
+                parts.append(f"{spent / done * (total - done):.0f} s left")
+            say(" · ".join(part for part in parts if part))
 
 
 class Terminal:

@@ -352,7 +352,7 @@ def _machine_checks() -> list[tuple[str, bool, str]]:
         ("libraries", True, libraries),
         ("device", True, ", ".join(names) if cuda else devices.name(torch.device("cpu"))),
         *_cpu_checks(torch.get_num_threads()),
-        ("hub", True, "offline (HF_HUB_OFFLINE)" if offline else "online"),
+        ("hub", True, "never asked (HF_HUB_OFFLINE)" if offline else "asked when needed"),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import distillation, knobs, precision, pruning
+from jdna_cli.jobs import distillation, knobs, precision, pruning, rules
 from jdna_cli.jobs.locating import PRUNED, Located, locate, written_by
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.sparsity import criteria
@@ -39,7 +39,8 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     knobs.check(desk.data_dir, spec, task, task.evaluation_splits[0])
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
-    identities = {**pruning.identities(desk, spec, base.source), "data": data}
+    rule = rules.of(task, base.source.folder)
+    identities = {**pruning.identities(desk, spec, base.source), "data": data, **rules.named(rule)}
     if teacher is not None:
         identities["teacher"] = teacher.source.identity
     fingerprint = spec.fingerprint(identities)
@@ -68,7 +69,8 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "data_identity": data,
         **knobs.task_columns(task, spec, task.evaluation_splits[0], desk.data_dir),
         **knobs.columns(spec, task),
-        "recipe": _finetune_recipe(spec, base, data),
+        "recipe": _finetune_recipe(spec, base, data, rule),
+        "rule": rule,
         "regime": spec.regime,
         "data_fraction": spec.data_fraction,
         "seed": spec.seed,
@@ -184,7 +186,7 @@ def _base_of(desk: Desk, run: Run) -> Located:
     return base
 
 
-def _finetune_recipe(spec: FinetuneSpec, base: Located, data: str) -> str:
+def _finetune_recipe(spec: FinetuneSpec, base: Located, data: str, rule: int) -> str:
     """What a fine-tuning is, but for pruning and seed; equal for all that it is compared with."""
     return specs.digest(
         {
@@ -192,5 +194,6 @@ def _finetune_recipe(spec: FinetuneSpec, base: Located, data: str) -> str:
             "model": base.recipe,
             "data": data,
             "spec": spec.determining(specs.PRUNING_FIELDS | {"seed"}),
+            **rules.named(rule),
         }
     )

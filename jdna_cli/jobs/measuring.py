@@ -7,7 +7,7 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import knobs, precision
+from jdna_cli.jobs import knobs, precision, rules
 from jdna_cli.jobs.locating import Located, locate
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.specs import EvalSpec, HarnessSpec, InterpolateSpec
@@ -29,7 +29,9 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     knobs.check(desk.data_dir, spec, task, spec.split)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
-    fingerprint = spec.fingerprint({"model": located.source.identity, "data": data})
+    rule = rules.of(task, located.source.folder)
+    identities = {"model": located.source.identity, "data": data, **rules.named(rule)}
+    fingerprint = spec.fingerprint(identities)
 
     def fits(run: Run) -> bool:
         assert run.id is not None
@@ -53,7 +55,8 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
             # A model that was not fine-tuned has no seed of its own: its draws have one.
             "seed": located.columns["seed"] if trained else spec.seed,
             "data_identity": data,
-            "recipe": _eval_recipe(desk, spec, task, located, data),
+            "recipe": _eval_recipe(desk, spec, task, located, data, rule),
+            "rule": rule,
         },
         located.number,
     )
@@ -106,7 +109,13 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             )
     knobs.check(desk.data_dir, spec, task, spec.split)
     data = records.identity(task, [spec.split], desk.data_dir)
-    identities = {"model": first.source.identity, "other": second.source.identity, "data": data}
+    rule = rules.of(task, first.source.folder)
+    identities = {
+        "model": first.source.identity,
+        "other": second.source.identity,
+        "data": data,
+        **rules.named(rule),
+    }
     fingerprint = spec.fingerprint(identities)
     if found := answer(desk, fingerprint):
         return found
@@ -120,6 +129,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model": first.columns["model"],
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
+            "rule": rule,
             **knobs.task_columns(task, spec, spec.split, desk.data_dir),
             **knobs.columns(spec, task),
         },
@@ -151,7 +161,9 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
     return precision.settled(values) | knobs.put(values, task, training=False)
 
 
-def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str) -> str:
+def _eval_recipe(
+    desk: Desk, spec: EvalSpec, task: Task, located: Located, data: str, rule: int
+) -> str:
     """The fine-tuning's own recipe where the evaluation repeats its measurement, else a new one."""
     run, own = located.run, frozenset({"seed"})
     if run is not None and run.kind == "finetune" and run.task == task.name:
@@ -163,7 +175,7 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
         seen = spec.split in task.evaluation_splits and run.data_identity == records.identity(
             task, splits, desk.data_dir
         )
-        if same and seen and run.recipe:
+        if same and seen and run.recipe and (run.rule or 1) == rule:
             return run.recipe
         # Draws of another seed than the fine-tuning's make another cell.
         own = own if spec.seed in (0, run.seed) else frozenset()
@@ -173,5 +185,6 @@ def _eval_recipe(desk: Desk, spec: EvalSpec, task: Task, located: Located, data:
             "model": located.recipe,
             "data": data,
             "spec": spec.determining(own | {"kernels"}),
+            **rules.named(rule),
         }
     )

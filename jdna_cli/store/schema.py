@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jdna_cli.errors import RequestError
+
 
 def migrations_folder() -> Path:
     """In the package of a wheel, else at the top of the source tree."""
@@ -18,5 +20,11 @@ def head() -> str:
 
 
 def default_url(home: Path) -> str:
-    """The database of a home folder."""
+    """The database of a home folder.
+
+    Raises:
+        RequestError: the folder's name means something else in a URL.
+    """
+    if "?" in str(home):
+        raise RequestError(f"--home: {home}: a database's folder may not have a ? in its name")
     return f"sqlite:///{home / 'jdna.db'}"

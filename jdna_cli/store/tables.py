@@ -138,6 +138,10 @@ class Run(SQLModel, table=True):
     protocol: str | None = _text(
         "how it was measured: signatures of BLEU and chrF, windows of a text, rule of a choice"
     )
+    rule: int | None = _integer(
+        "under which rule it was measured: 2 where log-likelihoods or written answers are taken as "
+        "since version 0.2, else 1; runs of different rules are never compared"
+    )
     remark: str | None = _text("what was done otherwise than asked")
     error: str | None = _text("why it failed or was interrupted, in one line")
 

@@ -1,0 +1,84 @@
+"""Files as people save them are read right, or refused in one line that says where."""
+
+import json
+
+import pytest
+
+from jdna_cli.errors import RequestError
+from jdna_cli.tasks import reading
+
+ROWS = [{"text": "café", "label": "0"}, {"text": "bad", "label": "1"}]
+CSV = "text,label\ncafé,0\nbad,1\n"
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize(("suffix", "text"), [(".csv", CSV), (".jsonl", LINES)])
+def test_a_mark_at_the_beginning_is_no_part_of_a_name(tmp_path, encoding, suffix, text):
+    file = tmp_path / f"rows{suffix}"
+    file.write_bytes(text.encode(encoding))
+    assert reading.READERS[suffix](file) == ROWS
+
+
+@pytest.mark.parametrize(("suffix", "text"), [(".csv", CSV), (".jsonl", LINES)])
+def test_another_encoding_is_told_by_line_and_byte(tmp_path, suffix, text):
+    file = tmp_path / f"rows{suffix}"
+    file.write_bytes(text.encode("cp1252"))
+    line, byte = (2, 4) if suffix == ".csv" else (1, 14)
+    with pytest.raises(RequestError, match=rf"line {line}: byte {byte} \(0xe9\) is not UTF-8"):
+        reading.READERS[suffix](file)
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(RequestError, match="is in UTF-16: save it as UTF-8"):
+        reading.READERS[suffix](file)
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        ('so\t1\n"so it goes\t1\nplain\t0\n', ["so", '"so it goes', "plain"]),  # never closed
+        ('"The wheel" is 20" wide\t0\nbad\t1\n', ['"The wheel" is 20" wide', "bad"]),
+        ('"one\t1\ntwo"\t0\nthree\t1\n', ['"one', 'two"', "three"]),  # would swallow a row
+        ('"a\ttab"\t1\nplain\t0\n', ["a\ttab", "plain"]),  # quoted as spreadsheets do
+    ],
+)
+def test_a_quotation_mark_in_tsv_swallows_no_row(tmp_path, text, texts):
+    file = tmp_path / "rows.tsv"
+    file.write_text("text\tlabel\n" + text)
+    assert [row["text"] for row in reading.tab_separated(file)] == texts
+
+
+def test_csv_may_hold_long_fields_and_lines_within_quotes(tmp_path):
+    file = tmp_path / "rows.csv"
+    long = "x" * 140_000
+    file.write_text(f'text,label\n{long},0\n"one\ntwo",1\n')
+    assert [row["text"] for row in reading.comma_separated(file)] == [long, "one\ntwo"]
+    file.write_text('text,label\n"one" two,0\n')
+    with pytest.raises(RequestError, match="line 2"):
+        reading.comma_separated(file)
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u0085", "\x0c"])
+def test_separators_within_a_text_end_no_line(tmp_path, sign):
+    file = tmp_path / "rows.jsonl"
+    row = {"text": f"one{sign}two"}
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    if sign != "\x0c":
+        assert reading.json_lines(file) == [row]
+    table = tmp_path / "rows.csv"
+    table.write_text(f"text,label\none{sign}two,1\n", encoding="utf-8")
+    assert reading.comma_separated(table) == [{**row, "label": "1"}]
+
+
+def test_parquet_is_read_as_a_task_and_a_damaged_file_is_one_line(jdna, bert, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"sentence": f"the dog {i}", "label": i % 2} for i in range(8)]
+    folder = tmp_path / "data" / "sst2"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        parquet.write_table(arrow.Table.from_pylist(rows), folder / f"{split}.parquet")
+    args = ("finetune", bert, "--task", "sst2", "--data-dir", tmp_path / "data", "--epochs", 1)
+    assert jdna(*args, "--json").json["run"]["status"] == "finished"
+    (folder / "train.parquet").write_bytes(b"no")
+    assert "no Parquet file" in jdna(*args, code=2).err
