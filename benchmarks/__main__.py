@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from jdna_cli.compute import precision
 from jdna_cli.engine import devices
 
 NAMES = (
@@ -33,6 +34,7 @@ def main() -> None:
         "",
         f"{dt.date.today()}, {device}, Python {platform.python_version()}, {libraries}; "
         f"`make bench`. Ratios carry over better than times.",
+        f"{_processor()}: {_rates()} GFLOP/s on all threads.",
         "",
     ]
     print("\n".join(lines))
@@ -41,6 +43,20 @@ def main() -> None:
         print(lines[-1], flush=True)
     if given.write:
         given.write.write_text("\n".join(lines))
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    wide = any("avx512_bf16" in line or "amx_bf16" in line for line in lines)
+    kind = "with" if wide else "without"
+    return f"{named[0] if named else platform.processor()} ({kind} instructions for bfloat16)"
+
+
+def _rates() -> str:
+    found = precision.rates(torch.get_num_threads())
+    return ", ".join(f"{name} {getattr(found, name):.0f}" for name in precision.TYPES.values())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ TASK = os.environ.get("JDNA_BENCH_TASK", "sst2")
 SEEDS = (41, 42)
 RECIPE: dict[str, Any] = {
     "task": TASK, "epochs": 2, "lr": 2e-4, "batch_size": 32, "max_train_samples": 1200,
-    "mixed_precision": "bf16", "max_length": 64, "checkpoint_every": 0,
+    "mixed_precision": "auto", "max_length": 64, "checkpoint_every": 0,
 }  # fmt: skip
 # MiniLM's pooler was not trained.
 EXCLUDE = ("*pooler*",)

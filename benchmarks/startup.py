@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measuring import seconds, table
+from jdna_cli.cli.demonstration import model_folder
 from jdna_cli.store.ledger import Ledger
 
 
@@ -19,6 +20,9 @@ def report() -> str:
             command = [sys.executable, "-m", "jdna_cli", *args]
             subprocess.run(command, check=False, capture_output=True)
 
+        def prune(flag: str) -> None:
+            run("prune", str(model_folder(Path(home))), "--sparsity", "0.5", "--home", home, flag)
+
         limit = seconds(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
         found = {
             "Python itself": limit,
@@ -28,5 +32,7 @@ def report() -> str:
             "`jdna --help`": seconds(lambda: run("--help")),
             "`jdna report`": seconds(lambda: run("report", "--home", home)),
             "`jdna runs list`": seconds(lambda: run("runs", "list", "--home", home)),
+            "`jdna prune MiniLM --dry-run`": seconds(lambda: prune("--dry-run"), 3),
+            "`jdna prune MiniLM`": seconds(lambda: prune("--force"), 3),
         }
     return table("Starting", ["", "s"], [[name, f"{time:.2f}"] for name, time in found.items()])

@@ -33,7 +33,7 @@ lr = 1e-4
 batch_size = 32
 max_train_samples = 480
 max_length = 32
-mixed_precision = "bf16"
+mixed_precision = "auto"
 checkpoint_every = 0
 exclude = ["*pooler*"]
 [[levels]]
@@ -83,7 +83,7 @@ def share(model: Path, home: Path) -> tuple[float, float]:
     desk = Desk(ledger, keeps_model=False)  # as a sweep asks where no other cell needs it
     asked: dict[str, Any] = {
         "model": str(model), "task": "living", "epochs": 1, "lr": 1e-4, "batch_size": 32,
-        "max_train_samples": 480, "max_length": 32, "mixed_precision": "bf16",
+        "max_train_samples": 480, "max_length": 32, "mixed_precision": "auto",
         "checkpoint_every": 0, "exclude": ("*pooler*",), "sparsity": 0.5,
     }  # fmt: skip
     finetuning.finetune(desk, {**asked, "seed": 1})

@@ -14,6 +14,7 @@ from torch import nn
 
 from benchmarks.measuring import seconds, table
 from jdna_cli import tasks
+from jdna_cli.compute import precision
 from jdna_cli.engine import devices, dynamics, preparation
 from jdna_cli.engine.place import Surroundings
 from jdna_cli.engine.scorers.head import Head, Labelled
@@ -108,7 +109,9 @@ def report() -> str:
     found["Trainer, default"] = trainer(encoded, "no", False)
     found["Trainer, grouped by length"] = trainer(encoded, "no", True)
     found["jdna, float32"] = ours(encoded, "no")[0]
-    found["jdna, bfloat16"] = ours(encoded, "bf16")[0]
+    # Where it is slow it would take minutes, and tell what `jdna doctor` tells.
+    if precision.rates().slowdown("bfloat16") < precision.SLOW or torch.cuda.is_available():
+        found["jdna, bfloat16"] = ours(encoded, "bf16")[0]
     base = found["Trainer, default"]
     for name, spent in found.items():
         rows.append([name, f"{spent:.2f}", f"{count / spent:.0f}", f"{base / spent:.2f}"])

@@ -153,9 +153,10 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
             values.pop(name, None)
             if trained.get(name) is not None:
                 values[name] = trained[name]
-    if values.get("seed") is None:
+    drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
+    if values.get("seed") is None or not drawn:
+        # A seed that nothing draws from makes no other result.
         values.pop("seed", None)
-        drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
         if drawn and trained:
             values["seed"] = trained["seed"]
     return precision.settled(values) | knobs.put(values, task, training=False)

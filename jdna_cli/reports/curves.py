@@ -34,10 +34,15 @@ class Comparison:
     belongs: Callable[[Row], bool] = lambda row: True
     difficulty: bool = False  # whether lines are tasks, and have one
     without: tuple[str, ...] = ()  # fields of the request that lines differ in
+    among: str | None = None  # a column that some line of each table has
 
     def rows(self, source: Source) -> list[Row]:
         """All cells that belong, easy tasks and levels first."""
-        return [row for row in cells.labelled(source, self.without) if self.belongs(row)]
+        found = [row for row in cells.labelled(source, self.without) if self.belongs(row)]
+        if self.among is None:
+            return found
+        asked = {(r["model"], r["_family"]) for r in found if r[self.among] is not None}
+        return [row for row in found if (row["model"], row["_family"]) in asked]
 
     def sections(self, rows: Sequence[Row]) -> list[Section]:
         """One table for each group that has lines enough."""
@@ -48,15 +53,16 @@ class Comparison:
         return _figure(rows, self)
 
 
-def knob(title: str, column: str, line: Callable[[Row], str]) -> Comparison:
-    """Levels of what makes a task harder, side by side."""
+def knob(title: str, column: str, line: Callable[[Row], str], *, whole: bool = False) -> Comparison:
+    """Levels of what makes a task harder, side by side; `whole`: its absence is one of them."""
     return Comparison(
         title,
         line,
         WITHIN_A_TASK,
         least=2,
-        belongs=lambda row: row[column] is not None,
+        belongs=lambda row: whole or row[column] is not None,
         without=(column,),
+        among=column if whole else None,
     )
 
 

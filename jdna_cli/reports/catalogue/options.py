@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from jdna_cli.reports import curves
+from jdna_cli.reports.source import Row
 
 EMPTY = "no questions were asked with two numbers of options yet: `jdna eval … --options K` does"
-COMPARED = curves.knob("Options of a question", "options", lambda row: f"{row['options']} options")
+
+
+def _line(row: Row) -> str:
+    return f"{row['options']} options" if row["options"] else "all options"
+
+
+COMPARED = curves.knob("Options of a question", "options", _line, whole=True)
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure
