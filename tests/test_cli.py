@@ -85,6 +85,7 @@ def config_is_no_json(folder):
 def index_outside(folder):
     index = {"weight_map": {"a": "../../outside.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ def test_models_that_do_not_match_have_no_line(jdna, measured, line, bert):
     (bert / "config.json").write_text(json.dumps(config))
     number = jdna("finetune", bert, *line, "--epochs", 1).json["run"]["id"]
     found = jdna("interpolate", "run:1", f"run:{number}", *line, code=2)
-    assert "is only in the first" in found.err
+    assert "num_hidden_layers is 2 and 1" in found.err
     jdna("runs", "rm", number, "--home", measured)
     wrong = jdna("interpolate", "run:1", "run:3", "--task", "larger", "--home", measured, code=2)
     assert "was fine-tuned on 'sst2'" in wrong.err

@@ -154,6 +154,15 @@ def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:
         _check_alike(*sources)
 
 
+def _flat(table: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """A configuration with those inside it, by names that say where."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        nested = isinstance(value, dict) and key not in ("id2label", "label2id")
+        found |= _flat(value, f"{within}{key}.") if nested else {f"{within}{key}": value}
+    return found
+
+
 # What a configuration says of how a model was made, is trained or is run, not of what it answers.
 _OF_NO_MATTER = ("name_or_path", "architectures", "version", "dtype", "drop", "use_cache",
                  "initializer", "init_std", "pad_token_id", "gradient_checkpointing",
@@ -166,7 +175,7 @@ def _check_alike(first: ModelSource, second: ModelSource) -> None:
     Raises:
         RequestError: names what differs.
     """
-    told = [models.config_of(source.folder).to_dict() for source in (first, second)]
+    told = [_flat(models.config_of(source.folder).to_dict()) for source in (first, second)]
     differing = sorted(
         key
         for key in {*told[0], *told[1]}
