@@ -188,3 +188,33 @@ def test_no_seed_is_taken_that_no_library_takes(jdna, bert):
         assert "seed" in found.err
         assert "4294967295" in found.err
     assert EvalSpec(model="m", task="t", split="s", seed=2**32 - 1).seed == 2**32 - 1
+
+
+def test_what_is_cut_is_counted_and_told(jdna, families, tmp_path):
+    data = toys.write(tmp_path / "data", train=40, validation=6)
+    where = ("--data-dir", data, "--max-length", 48, "--json")
+    args = ("eval", families("llama"), "--task", "arc_easy", *where)
+    whole = jdna(*args, "--shots", 1).json["run"]
+    short = jdna(*args, "--shots", 32).json["run"]
+    said = dict(jdna("db", "query", "SELECT id, protocol FROM run", "--json").json["rows"])
+    assert "lost their beginning" not in said[whole["id"]]
+    assert "30 of 30 prompts lost their beginning, up to " in said[short["id"]]
+    args = ("finetune", families("bert"), "--task", "rte", "--data-dir", data, "--epochs", 1)
+    told = jdna(*args, "--max-length", 6)
+    assert "6 of 6 texts cut to 6 tokens" in told.out
+    assert "cut to" not in jdna(*args, "--max-length", 64).out
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "qwen"])
+def test_a_line_break_before_an_answer_does_not_end_it(families, family):
+    task = tasks.get("nq_open")
+    spec = EvalSpec(model="m", task=task.name, split="validation", book="closed")
+    scorer = preparation.scorer_for(spec, task, ModelSource("m", families(family), "id"))
+    tokenizer = scorer.tokens.tokenizer
+    line = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
+    word = tokenizer("red", add_special_tokens=False)["input_ids"]
+    prompt = [*word, *line, *word]
+    stop = scorer._line_ends(len(prompt))
+    answers = [[*line], [*line, *line], [*word], [*line, *word], [*word, *line]]
+    ended = [bool(stop(torch.tensor([[*prompt, *answer]]), None)[0]) for answer in answers]
+    assert ended == [False, False, False, False, True]

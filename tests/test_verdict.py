@@ -119,3 +119,8 @@ def test_levels_of_a_knob_are_ordered_from_easy_to_hard(jdna, tmp_path):
     )  # fmt: skip
     # All four seeds in the one right order of six: 1 in 6 ** 4, both ways.
     assert overall["p_two_sided"] == pytest.approx(2 / 6**4)
+
+
+def test_more_context_words_are_harder_as_everywhere():
+    harder = verdicts.KNOBS["context_words"]
+    assert harder(500) > harder(50)

@@ -25,6 +25,7 @@ class Features:
 
     columns: dict[str, list[list[int]]]
     filler: int
+    cut: int = 0  # texts that were longer than they may be
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])

@@ -34,6 +34,7 @@ class Tokens:
             embedded: rows of the model's embeddings, if known; more tokens cannot be read.
         """
         self.tokenizer, self._cache, self._embedded = tokenizer, cache, embedded
+        self.cut = 0  # texts of the last call that were longer than they may be
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
@@ -75,7 +76,7 @@ class Tokens:
         own = self._padding
         if own is None or own in taken:
             own = next(i for i in range(len(taken) + 1) if i not in taken)
-        return Features({**found, "input_ids": rows}, own)
+        return Features({**found, "input_ids": rows}, own, self.cut)
 
     def __call__(self, *columns: Sequence[str], **settings: Any) -> dict[str, list[list[int]]]:
         """What the tokenizer gives for texts, or for pairs of texts, without padding.
@@ -88,16 +89,20 @@ class Tokens:
         file = self._file(columns, settings)
         if file is not None and (remembered := _read(file)) is not None:
             self.check(remembered["input_ids"])
+            self.cut = cut_of(file)
             return remembered
         if columns and not columns[0]:
             return {"input_ids": []}
-        found = dict(self.tokenizer(*(list(column) for column in columns), **settings))
+        made = self.tokenizer(*(list(column) for column in columns), **settings)
+        found = dict(made)
         self.check(found["input_ids"])
+        told = getattr(made, "encodings", None) or []
+        self.cut = sum(bool(one.overflowing) for one in told) if settings.get("truncation") else 0
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".part-{os.getpid()}")
             packed = _packed(found)
-            save_file(packed, part, metadata={"sha256": _digest(packed)})
+            save_file(packed, part, metadata={"sha256": _digest(packed), "cut": str(self.cut)})
             part.rename(file)
         return found
 
@@ -156,6 +161,12 @@ def _read(file: Path) -> dict[str, list[list[int]]] | None:
     except (OSError, SafetensorError):
         return None
     return _unpacked(packed) if told == _digest(packed) else None
+
+
+def cut_of(file: Path) -> int:
+    """How many of the texts that a file remembers were cut."""
+    with safe_open(file, framework="pt") as handle:
+        return int((handle.metadata() or {}).get("cut", 0))
 
 
 def _digest(packed: dict[str, torch.Tensor]) -> str:

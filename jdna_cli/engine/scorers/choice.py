@@ -13,7 +13,7 @@ from transformers.models.auto import modeling_auto as auto
 from jdna_cli.engine import loading
 from jdna_cli.engine.batches import Features
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.head import accepted, logits, predict
+from jdna_cli.engine.scorers.head import accepted, cut, logits, predict
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
@@ -111,7 +111,9 @@ class Choice(Scorer):
         correct = sum(a == r for a, r in zip(answers, rights, strict=True))
         # Length does not enter what a head says: both accuracies of a task are this one.
         scores = {"accuracy": correct / len(rights)}
-        return Evaluation(loss, scores, rows, "multiple-choice head")
+        told = cut(encoded.features.cut, len(encoded.features), self.max_length)
+        protocol = "; ".join(part for part in ("multiple-choice head", told) if part)
+        return Evaluation(loss, scores, rows, protocol)
 
 
 class _OneOption(nn.Module):

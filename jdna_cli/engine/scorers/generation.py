@@ -58,7 +58,8 @@ class Generation(Asking):
         written = self._written(model, encoded, measuring)
         marks = mark(self.task, encoded.records.examples, written)
         named = {name: marks.scores[name] for name in self.task.metrics if name in marks.scores}
-        return Evaluation(loss, {**named, **marks.scores}, marks.rows, marks.protocol)
+        protocol = "; ".join(part for part in (marks.protocol, encoded.cut) if part)
+        return Evaluation(loss, {**named, **marks.scores}, marks.rows, protocol)
 
     def _written(self, model: Any, encoded: Asked, measuring: Measuring) -> list[str]:
         """What the model writes after each prompt, up to the end of the line."""

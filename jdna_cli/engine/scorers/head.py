@@ -104,7 +104,8 @@ class Head(Scorer):
             {"label": label, "prediction": answer, "outputs": output}
             for label, answer, output in zip(labels, answers, outputs.tolist(), strict=True)
         ]
-        return Evaluation(loss, score(self.task.metrics, labels, answers), rows)
+        told = cut(encoded.features.cut, len(encoded), self.max_length)
+        return Evaluation(loss, score(self.task.metrics, labels, answers), rows, told)
 
 
 def logits(model: nn.Module, inputs: dict[str, Tensor], filler: int) -> Tensor:
@@ -121,6 +122,11 @@ def logits(model: nn.Module, inputs: dict[str, Tensor], filler: int) -> Tensor:
     finally:
         config.pad_token_id = before
     return found
+
+
+def cut(count: int, of: int, length: int) -> str:
+    """How many texts were longer than the model reads, in words; nothing where none was."""
+    return f"{count} of {of} texts cut to {length} tokens" if count else ""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

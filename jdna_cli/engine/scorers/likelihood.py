@@ -57,7 +57,8 @@ class Likelihood(Asking):
             "accuracy_norm": normed / n,
         }
         told = {name: scores[name] for name in self.task.metrics}
-        return Evaluation(total / count, {**told, "ties": ties / n}, rows, PROTOCOL)
+        protocol = "; ".join(part for part in (PROTOCOL, encoded.cut) if part)
+        return Evaluation(total / count, {**told, "ties": ties / n}, rows, protocol)
 
     def _sums(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> list[list[float]]:
         """Log-likelihoods of all options of all questions."""

@@ -46,6 +46,7 @@ class Asked:
     pairs: tuple[tuple[Pair, ...], ...]
     items: tuple[prompts.Item, ...]
     records: Records
+    cut: str = ""  # how many prompts lost their beginning, and how much, in words
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -160,6 +161,7 @@ class Asking(Writer):
     """Prompts, and targets that may follow them."""
 
     ends = False  # whether a target is learnt with the token that ends a text
+    _lost: list[int]  # tokens that each prompt that was too long has lost
 
     def encode(self, records: Records, shown: Shown | None = None) -> Asked:
         """Prompts with their shots, and targets."""
@@ -170,6 +172,7 @@ class Asking(Writer):
         flat = [(self._opening(item, i), item.targets[i], example.pair)
                 for item, example in zip(items, records.examples, strict=True)
                 for i in range(len(item.targets))]  # fmt: skip
+        self._lost = []
         found = self._pairs(flat)
         for (_, target, _), pair in zip(flat, found, strict=True):
             if not pair.target:
@@ -177,8 +180,15 @@ class Asking(Writer):
                     f"task {self.task.name!r}: the tokenizer makes nothing of {target!r}"
                 )
         pairs = iter(found)
-        return Asked(
-            tuple(tuple(next(pairs) for _ in item.targets) for item in items), items, records
+        told = tuple(tuple(next(pairs) for _ in item.targets) for item in items)
+        return Asked(told, items, records, self._told_cut(len(flat)))
+
+    def _told_cut(self, count: int) -> str:
+        if not self._lost:
+            return ""
+        return (
+            f"{len(self._lost)} of {count} prompts lost their beginning, up to "
+            f"{max(self._lost)} tokens, to fit into {self.max_length}"
         )
 
     def _opening(self, item: prompts.Item, index: int) -> str:
@@ -239,7 +249,10 @@ class Asking(Writer):
         ]
         target = target[: self.max_length - 1]
         prompt = prompt or [start if start is not None else self.tokens.pad]
-        room = self.max_length - len(target)
+        # The last token of a target is not read: it is what is to be predicted.
+        room = self.max_length - len(target) + 1
+        if len(prompt) > room:
+            self._lost.append(len(prompt) - room)
         return Pair(prompt[-room:], target)
 
     def _apart(
@@ -258,6 +271,7 @@ class Asking(Writer):
         if self.decoder_start is not None:
             # What decoding starts with is not written again.
             names = [ids[1:] if ids[:1] == [self.decoder_start] else ids for ids in names]
+        self._lost += [len(ids) - self.max_length for ids in read if len(ids) > self.max_length]
         return [ids[-self.max_length :] for ids in read], [ids[: self.max_length] for ids in names]
 
 
