@@ -49,6 +49,8 @@ class Boundary(TyperGroup):
             message = getattr(error, "format_message", None)
             if message is None:
                 raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                sys.exit(0)  # its help has been shown, and was what was asked for
             self._end(given, " ".join(str(message()).split()), 2)
         if standalone_mode:
             sys.exit(found if isinstance(found, int) else 0)

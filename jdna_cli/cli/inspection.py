@@ -59,7 +59,7 @@ def list_runs(
     found = reading.query(
         url_of(home, db),
         "SELECT run.id, run.kind, run.status, run.model, run.task, run.regime, run.pattern, "  # noqa: S608
-        "run.sparsity, run.seed, metric.name, metric.value AS score, run.error FROM run "
+        "run.sparsity, run.criterion, run.quantization, run.seed, metric.name, metric.value AS score, run.error FROM run "
         "LEFT JOIN metric ON metric.run = run.id AND metric.name = run.metric "
         f"AND metric.step IS NULL WHERE {' AND '.join(where)} ORDER BY run.id DESC LIMIT {limit}",
         values,
@@ -72,12 +72,19 @@ def list_runs(
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
+    from jdna_cli.reports import cells
+
     pruned = ""
-    if row["pattern"]:
-        pruned = f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else row["pattern"]
+    if row["quantization"]:
+        pruned = " ".join(row["quantization"].split()[:2])  # as in "4 bits"
+    elif row["pattern"]:
+        plain = row["pattern"] == "unstructured"
+        pruned = f"{100 * row['sparsity']:.4g}%" if plain else row["pattern"]
+        pruned += "" if row["criterion"] == "magnitude" else f" {row['criterion']}"
     score = "" if row["score"] is None else f"{row['score']:.4f}"
     seed = "" if row["kind"] == "prune" else row["seed"]
-    values = [row["id"], row["kind"], row["status"], row["model"], row["task"], row["regime"]]
+    model = cells.short(row["model"]) if row["model"] else None
+    values = [row["id"], row["kind"], row["status"], model, row["task"], row["regime"]]
     return ["" if value is None else str(value) for value in (*values, pruned, seed, score)]
 
 
