@@ -59,7 +59,8 @@ def list_runs(
     found = reading.query(
         url_of(home, db),
         "SELECT run.id, run.kind, run.status, run.model, run.task, run.regime, run.pattern, "  # noqa: S608
-        "run.sparsity, run.criterion, run.quantization, run.seed, metric.name, metric.value AS score, run.error FROM run "
+        "run.sparsity, run.criterion, run.quantization, run.seed, metric.name, "
+        "metric.value AS score, run.error FROM run "
         "LEFT JOIN metric ON metric.run = run.id AND metric.name = run.metric "
         f"AND metric.step IS NULL WHERE {' AND '.join(where)} ORDER BY run.id DESC LIMIT {limit}",
         values,

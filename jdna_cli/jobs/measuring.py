@@ -154,7 +154,8 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
             if trained.get(name) is not None:
                 values[name] = trained[name]
     drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
-    if values.get("seed") is None or not drawn:
+    seed = values.get("seed")
+    if seed is None or (not drawn and 0 <= seed <= specs.MOST_SEED):
         # A seed that nothing draws from makes no other result.
         values.pop("seed", None)
         if drawn and trained:
