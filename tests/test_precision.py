@@ -64,48 +64,59 @@ def test_rates_are_measured_and_auto_takes_the_faster_here():
     assert here.slowdown(chosen) <= precision.WORTH * here.slowdown(other)
 
 
-def on_slow_cpu(home, *args):
-    """A command on this CPU without its instructions for bfloat16."""
+SEVERAL = """
+import json, sys
+from tests.conftest import run_jdna
+found = [run_jdna(*words, "--json") for words in json.load(sys.stdin)]
+print(json.dumps([{"code": r.code, "out": r.out, "err": r.err} for r in found]))
+"""
+
+
+def on_slow_cpu(home, *commands):
+    """Commands on this CPU without its instructions for bfloat16: what each gave, and said."""
+    asked = [[*map(str, words), "--home", str(home)] for words in commands]
     done = subprocess.run(
-        [sys.executable, "-m", "jdna_cli", *map(str, args), "--home", str(home), "--json"],
-        env={**os.environ, **SLOW}, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", SEVERAL], input=json.dumps(asked), text=True, check=True,
+        capture_output=True, env={**os.environ, **SLOW}, cwd=Path(__file__).parents[1],
     )  # fmt: skip
-    return json.loads(done.stdout), done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [one["code"] for one in found] == [0] * len(found), found
+    return [(json.loads(one["out"]), one["err"]) for one in found]
 
 
 def test_where_bfloat16_is_slow_auto_is_float32_and_asking_for_it_is_warned_of(bert, tmp_path):
-    home = tmp_path / "home"
-    auto, said = on_slow_cpu(home, "finetune", bert, *QUICK, "--mixed-precision", "auto")
-    assert "slower" not in said
-    plain, _ = on_slow_cpu(home, "finetune", bert, *QUICK)
-    assert plain["run"]["cached"]
-    assert plain["run"]["id"] == auto["run"]["id"]
-    half, said = on_slow_cpu(home, "finetune", bert, *QUICK, "--mixed-precision", "bf16")
-    assert not half["run"]["cached"]
-    (line,) = [line for line in said.splitlines() if "slower" in line]
+    tuned = ("finetune", bert, *QUICK)
+    auto, plain, half, shown = on_slow_cpu(
+        tmp_path / "home", (*tuned, "--mixed-precision", "auto"), tuned,
+        (*tuned, "--mixed-precision", "bf16"), ("runs", "show", 1),
+    )  # fmt: skip
+    assert "slower" not in auto[1]
+    assert plain[0]["run"]["cached"]
+    assert plain[0]["run"]["id"] == auto[0]["run"]["id"] == 1
+    assert not half[0]["run"]["cached"]
+    (line,) = [line for line in half[1].splitlines() if "slower" in line]
     assert "--mixed-precision bf16: this CPU multiplies bfloat16" in line
-    shown, _ = on_slow_cpu(home, "runs", "show", auto["run"]["id"])
-    assert shown["spec"]["mixed_precision"] == "no"
+    assert shown[0]["spec"]["mixed_precision"] == "no"
 
 
-def test_a_bfloat16_checkpoint_is_loaded_as_float32_where_that_is_faster(bert, tmp_path):
-    home, half = tmp_path / "home", tmp_path / "half"
-    own = on_slow_cpu(home, "finetune", bert, *QUICK)[0]["run"]["artifact"]
+def test_a_bfloat16_checkpoint_is_loaded_as_float32_where_that_is_faster(jdna, bert, tmp_path):
+    half = tmp_path / "half"
+    own = Path(jdna("finetune", bert, *QUICK, "--json").json["run"]["artifact"])
     half.mkdir()
-    for file in Path(own).iterdir():
+    for file in own.iterdir():
         if file.suffix != ".safetensors":
             shutil.copy(file, half)
-    tensors = load_file(f"{own}/model.safetensors")
+    tensors = load_file(own / "model.safetensors")
     save_file(
         {name: tensor.bfloat16() for name, tensor in tensors.items()},
         half / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
-    found, said = on_slow_cpu(home, "eval", half, "--task", "living", "--dtype", "auto")
-    assert found["run"]["dtype"] == "float32"
-    assert "slower" not in said
-    found, said = on_slow_cpu(home, "eval", half, "--task", "living", "--dtype", "bfloat16")
-    assert found["run"]["dtype"] == "bfloat16"
-    assert "--dtype bfloat16: this CPU multiplies bfloat16" in said
+    measured = ("eval", half, "--task", "living", "--dtype")
+    auto, plain = on_slow_cpu(tmp_path / "other", (*measured, "auto"), (*measured, "bfloat16"))
+    assert auto[0]["run"]["dtype"] == "float32"
+    assert "slower" not in auto[1]
+    assert plain[0]["run"]["dtype"] == "bfloat16"
+    assert "--dtype bfloat16: this CPU multiplies bfloat16" in plain[1]
 
 
 def test_fp16_on_a_cpu_computes_in_fp16(jdna, bert):
