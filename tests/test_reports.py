@@ -1,5 +1,6 @@
 """Reports say what the database says, and that there is nothing where there is nothing."""
 
+import base64
 import io
 import json
 import os
@@ -433,6 +434,20 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(jdna, home, tmp_path, 
     found = jdna("report", "--home", home, "--html", file, code=1)
     assert "could not be written: No space left on device" in found.err
     assert file.read_text() == "old"
+
+
+def test_without_plotly_the_page_has_pictures_that_say_what_they_show(jdna, home, tmp_path):
+    code = "import sys; sys.modules['plotly'] = None; from jdna_cli.cli.app import main; main()"
+    file = tmp_path / "report.html"
+    words = [sys.executable, "-c", code, "report", "--home", str(home), "--html", str(file)]
+    subprocess.run(words, check=True, capture_output=True)
+    text = file.read_text()
+    pictures = re.findall(r'<img class="picture" src="(data:image/svg[^"]+)"\s+alt="([^"]+)"', text)
+    assert pictures
+    for source, told in pictures:
+        assert base64.b64decode(source.partition(",")[2]).startswith(b"<?xml")
+        assert told.startswith("Figure: ")
+    assert "Plotly" not in text
 
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
