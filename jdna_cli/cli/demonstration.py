@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jdna_cli.cli import reporting
 from jdna_cli.cli.console import say
@@ -17,9 +16,6 @@ from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.jobs.running import Desk, Done
 from jdna_cli.sweeps import cells, local, planning, schedule, work
 from jdna_cli.sweeps.experiment import Experiment, with_precision
-
-if TYPE_CHECKING:
-    from jdna_cli.sweeps.cells import Cell
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -103,7 +99,7 @@ def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
         sys.stdout.write(text)
 
 
-def _done(desk: Desk, cell: Cell, plan: planning.Plan, state: schedule.State) -> Done:
+def _done(desk: Desk, cell: cells.Cell, plan: planning.Plan, state: schedule.State) -> Done:
     number = state.runs[cell.key]
     row = desk.ledger.get(number)
     outcome = desk.ledger.outcome(number)

@@ -45,11 +45,16 @@ class Rates:
         return self.float32 / rate
 
 
+def keeps_to_cpu() -> bool:
+    """Whether accelerate was told to leave other devices alone."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+
+
 def device() -> Device:
     """The kind of device that runs compute on."""
     import torch
 
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    if keeps_to_cpu():
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"

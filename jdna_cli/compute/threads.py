@@ -7,7 +7,7 @@ imports torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,8 @@ def _first_version(root: Path) -> Iterator[float]:
                     yield int(given) / int(period)
 
 
-def _groups(root: Path, fits: object) -> Iterator[str]:
-    assert callable(fits)
+def _groups(root: Path, fits: Callable[[str, list[str]], bool]) -> Iterator[str]:
+    """Names of the control groups of this process, of hierarchies that fit: number, controllers."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         names, _, group = rest.partition(":")

@@ -19,7 +19,6 @@ from jdna_cli.engine.calibration import Activations, Samples
 from jdna_cli.engine.changes import Change, Plan, score_of
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.place import Place
-from jdna_cli.errors import RequestError
 from jdna_cli.sparsity import compensation, masks, patterns, quantization, streams
 from jdna_cli.sparsity.compensation import Target
 from jdna_cli.sparsity.criteria import Statistics
@@ -45,9 +44,7 @@ def _parameters(found: Plan, model: nn.Module) -> dict[str, tuple[str, Tensor]]:
     names = models.match(model, found.chosen)
     for name in found.chosen:
         if name not in names:
-            raise RequestError(
-                f"the calibration does not reach {name!r}: leave it out with --exclude '{name}'"
-            )
+            raise calibration.unreached(name)
     return {name: (there, own[there]) for name, there in names.items()}
 
 
@@ -118,15 +115,13 @@ def _settled(
         factor = compensation.factor(statistics.gram, name)
         _note(notes, name, factor.damping)
         done = quantization.compensated(turned(weight).to(device), factor, found.grid, name)
-        decoded = turned(done.decoded()).cpu()
-        return Change(name, decoded, None, int(torch.count_nonzero(decoded)), done)
+        return Change(name, turned(done.decoded()).cpu(), None, done)
     if found.criterion.prune_layer is not None:
         target = Target(spec.sparsity, pattern or (0, 0))
         pruned = found.criterion.prune_layer(turned(weight).to(device), statistics, target)
         _note(notes, name, pruned.damping)
         mask = masks.pack(turned(pruned.kept))
-        own = turned(pruned.weight).cpu().to(weight.dtype)
-        return Change(name, own, mask, int(torch.count_nonzero(own)))
+        return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
     score = score_of(found.criterion, weight, _on_cpu(statistics))
     scored = [patterns.Scored(name, score, input_dim)]
     if pattern:
@@ -135,7 +130,7 @@ def _settled(
         assert spec.sparsity is not None
         ((_, mask),) = patterns.unstructured(lambda: scored, spec.sparsity, spec.scope)
     masks.clear_(weight, mask)
-    return Change(name, weight, mask, int(torch.count_nonzero(weight)))
+    return Change(name, weight, mask)
 
 
 def _note(notes: list[str], name: str, damping: float) -> None:

@@ -230,6 +230,13 @@ def gradients(
         )
 
 
+def unreached(name: str) -> RequestError:
+    """What to raise where no sample goes through a matrix."""
+    return RequestError(
+        f"the calibration does not reach {name!r}: leave it out with --exclude '{name}'"
+    )
+
+
 class Activations:
     """Norms, or products, of the inputs of some matrices, summed over calibration tokens."""
 
@@ -258,9 +265,7 @@ class Activations:
             RequestError: no sample went through it.
         """
         if seen not in self._sums:
-            raise RequestError(
-                f"the calibration does not reach {name!r}: leave it out with --exclude '{name}'"
-            )
+            raise unreached(name)
         found, tokens = self._sums.pop(seen), self._tokens[seen]
         return Statistics(
             name,

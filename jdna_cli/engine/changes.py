@@ -55,15 +55,23 @@ class Plan:
 class Change:
     """One tensor's new values, in its file's layout and type, and how they came about.
 
-    `tensor` is None where it has been written in pieces already; `left` is the number of its
-    weights that are not zero, counted.
+    `tensor` is None where it has been written in pieces already; the weights that are not zero were
+    counted then.
     """
 
     name: str
     tensor: Tensor | None
     mask: Mask | None
-    left: int
     quantized: Quantized | None = None
+    counted: int | None = None
+
+    @property
+    def left(self) -> int:
+        """Number of its weights that are not zero: those of the mask, less what was zero before."""
+        if self.tensor is None:
+            assert self.counted is not None
+            return self.counted
+        return int(torch.count_nonzero(self.tensor))
 
 
 def score_of(criterion: Criterion, weight: Tensor, statistics: Statistics) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jdna_cli.compute import precision
+
 PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
 
 _sent = False
@@ -54,8 +56,7 @@ def join() -> None:
     if size() > 1 and not PartialState._shared_state:
         # Accelerate's launcher asks transformers to leave weights out of all processes but one.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-        cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-        PartialState(cpu=cpu, timeout=PATIENCE)
+        PartialState(cpu=precision.keeps_to_cpu(), timeout=PATIENCE)
 
 
 def send(work: Any) -> None:

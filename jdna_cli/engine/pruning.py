@@ -185,8 +185,7 @@ def _rounded(found: Plan) -> Iterator[Change]:
         turned = weight if input_dim == 1 else weight.T.contiguous()
         done = quantization.nearest(turned, found.grid, name)
         decoded = done.decoded()
-        own_layout = decoded if input_dim == 1 else decoded.T.contiguous()
-        return Change(name, own_layout, None, _left(decoded), done)
+        return Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
 
     return ahead(one, found.chosen.items())
 
@@ -207,7 +206,7 @@ def _masked(found: Plan, statistics: dict[str, Statistics]) -> Iterator[Change]:
     def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
-        return Change(x.name, x.weight, mask, _left(x.weight))
+        return Change(x.name, x.weight, mask)
 
     if spec.pattern:
         return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
@@ -247,7 +246,7 @@ def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
     def finish(x: patterns.Scored, mask: masks.Mask) -> tuple[torch.Tensor, masks.Mask, int]:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
-        return x.weight, mask, _left(x.weight)
+        return x.weight, mask, int(torch.count_nonzero(x.weight))
 
     assert spec.sparsity is not None
     done = patterns.each_unstructured(
@@ -261,10 +260,5 @@ def _masked_in_pieces(found: Plan, folder: Folder) -> Iterator[Change]:
         left += nonzero
         entry = found.stored[name]
         if piece.end == entry.end:
-            yield Change(name, None, masks.joined(parts, entry.shape), left)
+            yield Change(name, None, masks.joined(parts, entry.shape), counted=left)
             parts, left = [], 0
-
-
-def _left(weight: torch.Tensor) -> int:
-    """Weights that are not zero: those of the mask, less what was zero before."""
-    return int(torch.count_nonzero(weight))

@@ -88,9 +88,9 @@ class Tokens:
             columns = tuple([self.spelt(text) for text in column] for column in columns)
         file = self._file(columns, settings)
         if file is not None and (remembered := _read(file)) is not None:
-            self.check(remembered["input_ids"])
-            self.cut = cut_of(file)
-            return remembered
+            found, self.cut = remembered
+            self.check(found["input_ids"])
+            return found
         if columns and not columns[0]:
             return {"input_ids": []}
         made = self.tokenizer(*(list(column) for column in columns), **settings)
@@ -152,21 +152,17 @@ class Tokens:
         return self._cache / f"{digest.hexdigest()[:40]}.safetensors"
 
 
-def _read(file: Path) -> dict[str, list[list[int]]] | None:
-    """What a file remembers, or None where there is none that is as it was written."""
+def _read(file: Path) -> tuple[dict[str, list[list[int]]], int] | None:
+    """What a file remembers, and how many texts were cut; None where there is none as written."""
     try:
         with safe_open(file, framework="pt") as handle:
             packed = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            told = (handle.metadata() or {}).get("sha256")
+            told = handle.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    return _unpacked(packed) if told == _digest(packed) else None
-
-
-def cut_of(file: Path) -> int:
-    """How many of the texts that a file remembers were cut."""
-    with safe_open(file, framework="pt") as handle:
-        return int((handle.metadata() or {}).get("cut", 0))
+    if told.get("sha256") != _digest(packed):
+        return None
+    return _unpacked(packed), int(told.get("cut", 0))
 
 
 def _digest(packed: dict[str, torch.Tensor]) -> str:

@@ -48,10 +48,8 @@ class OnRay:
         needs: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 / per_device if gpus else 0}
         if memory is not None:
             needs["memory"] = memory * 1e9
-        own = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self._task = ray.remote(attempt).options(
-            max_retries=LOST, runtime_env={"env_vars": own}, **needs
-        )
+        threads = {"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}}
+        self._task = ray.remote(attempt).options(max_retries=LOST, runtime_env=threads, **needs)
         self._running: dict[Any, Cell] = {}
 
     def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 from jdna_cli.difficulty import HumanScore
 from jdna_cli.tasks import GeneratedSource, Row, Task
@@ -135,6 +136,17 @@ def _compared(split: str, draw: random.Random, said: Callable[[str, str, int], s
     return rows
 
 
+# Whether what a sentence says of two sizes is true.
+_STATEMENT: dict[str, Any] = {
+    "kind": "classification",
+    "texts": ("sentence",),
+    "labels": ("false", "true"),
+    "metrics": ("accuracy",),
+    "chance": 0.5,
+    "human": _HUMAN,
+    "sizes": _COUNTS,
+}
+
 TASKS = (
     Task(
         name="living",
@@ -149,27 +161,15 @@ TASKS = (
         sizes={"train": 432, "validation": 144, "test": 144},
     ),
     Task(
+        **_STATEMENT,
         name="larger",
         description="is what the sentence says of two sizes true? (generated, hard)",
-        kind="classification",
-        texts=("sentence",),
-        labels=("false", "true"),
-        metrics=("accuracy",),
-        chance=0.5,
-        human=_HUMAN,
         source=GeneratedSource(larger, "1"),
-        sizes=_COUNTS,
     ),
     Task(
+        **_STATEMENT,
         name="bigger",
         description="is the first thing larger than the second? (generated, hard)",
-        kind="classification",
-        texts=("sentence",),
-        labels=("false", "true"),
-        metrics=("accuracy",),
-        chance=0.5,
-        human=_HUMAN,
         source=GeneratedSource(bigger, "1"),
-        sizes=_COUNTS,
     ),
 )
