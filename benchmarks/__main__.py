@@ -17,7 +17,7 @@ NAMES = (
     "selection", "streaming", "training", "interpolation", "likelihood", "sweeping", "store",
     "reports", "startup",
 )  # fmt: skip
-MORE = ("criteria",)  # by name alone: a quarter of an hour, and a task's files
+MORE = ("criteria", "large")  # by name alone: they take a quarter of an hour, files or a GPU
 
 
 def main() -> None:

@@ -48,15 +48,17 @@ def make(
         architectures=["LlamaForCausalLM"],
     )
     config.save_pretrained(folder)
-    draw = torch.Generator().manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    draw = torch.Generator(device).manual_seed(0)
     where, size = {}, -(-len(names) // shards)
     for shard in range(shards):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         own = list(names)[shard * size : (shard + 1) * size]
         tensors = {
-            n: (torch.randn(names[n], generator=draw) * 0.02 + (len(names[n]) == 1)).to(dtype)
+            n: torch.randn(names[n], generator=draw, device=device) * 0.02 + (len(names[n]) == 1)
             for n in own
         }
+        tensors = {n: tensor.to("cpu", dtype) for n, tensor in tensors.items()}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(own, file)
     (folder / "model.safetensors.index.json").write_text(

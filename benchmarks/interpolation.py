@@ -7,7 +7,7 @@ import copy
 import torch
 
 from benchmarks.measuring import seconds, table
-from benchmarks.training import examples, scorer, source
+from benchmarks.training import examples, minilm, scorer
 from jdna_cli.engine import devices
 from jdna_cli.engine.pipelines import _tensors
 from jdna_cli.engine.scorers.head import predict
@@ -18,8 +18,8 @@ from jdna_cli.sparsity import connectivity
 def report() -> str:
     features = scorer().encode(examples(128)).features
     accelerator = devices.accelerator("no")
-    model = scorer().load(source(), new_head=True, seed=1).to(accelerator.device)
-    other = scorer().load(source(), new_head=True, seed=2).to(accelerator.device)
+    model = scorer().load(minilm(), new_head=True, seed=1).to(accelerator.device)
+    other = scorer().load(minilm(), new_head=True, seed=2).to(accelerator.device)
     a = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
     b = {name: tensor.detach() for name, tensor in _tensors(other).items()}
     moving = _tensors(model)

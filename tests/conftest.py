@@ -218,6 +218,12 @@ def impatience(monkeypatch):
 QUICK = ("--task", "living", "--max-train-samples", 96, "--epochs", 2, "--lr", 1e-3)
 
 
+def pytest_configure(config):
+    """Tests compare with models that they put on the CPU: a GPU is shown to `-m gpu` alone."""
+    if "gpu" not in (config.getoption("markexpr") or "").split():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():

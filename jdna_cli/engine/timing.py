@@ -24,6 +24,7 @@ WARM_UP = 5  # passes that do not count
 SINGLE = 50  # passes of one example
 ROUNDS = 5  # passes over the same batches
 BATCHES = 8
+AGREES = 0.1  # of the largest output: what rounding to 16 bits may make in a deep model
 
 
 def measure(
@@ -104,7 +105,8 @@ def use_semi_structured(
     """Turn 2:4 weights into PyTorch's semi-structured form; returns the largest difference.
 
     Raises:
-        RequestError: no weight has a shape that the kernels take.
+        RequestError: no weight has a shape that the kernels take, or what they give is not what
+            dense ones give.
     """
     from torch.sparse import to_sparse_semi_structured
 
@@ -117,11 +119,21 @@ def use_semi_structured(
             if isinstance(module, nn.Linear) and _fits(module.weight):
                 sparse = to_sparse_semi_structured(module.weight.detach().contiguous())
                 module.weight = nn.Parameter(sparse, requires_grad=False)
+                # The kernels give transposed memory, which the next ones may read wrongly.
+                module.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
+                module.register_forward_hook(lambda _, __, output: output.contiguous())
                 turned += 1
         if not turned:
             raise RequestError("--kernels: no weight has a shape that the kernels take")
         after = scorer.outputs(model, encoded, first, device).float()
-    return Measurement("time", "kernel_difference", float((before - after).abs().max()))
+    difference, highest = float((before - after).abs().max()), float(before.abs().max())
+    if not difference <= AGREES * highest:
+        raise RequestError(
+            f"--kernels: the semi-structured kernels of torch {torch.__version__} give other "
+            f"outputs than dense ones: up to {difference:.2g} apart, where outputs reach "
+            f"{highest:.2g}; use dense"
+        )
+    return Measurement("time", "kernel_difference", difference)
 
 
 def _fits(weight: torch.Tensor) -> bool:
