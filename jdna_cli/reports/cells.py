@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jdna_cli.reports import predictions, statistics
 from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.statistics import mean_interval
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
@@ -25,7 +25,8 @@ WHAT = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits
         "calibration", "schedule", "teacher")  # fmt: skip
 COLUMNS = (
     "model", "task", "metric", "split", "difficulty", "score", "dense_score", "mean_relative",
-    "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "share_lost", "n", "chance",
+    "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "interval_over", "share_lost",
+    "n", "chance",
     *WHAT[:7], "bits_per_weight", *WHAT[7:], *PLACE[4:],
 )  # fmt: skip
 _P, _W = len(PLACE), len(WHAT)
@@ -87,7 +88,8 @@ def _load(source: Source) -> list[Row]:
     cells: defaultdict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
     for record in latest.values():
         cells[record[6 : 6 + _P + _W]].append(record)
-    rows = [_cell(key, members, bases) for key, members in cells.items()]
+    answers = predictions.of(source)
+    rows = [_cell(key, members, bases, answers) for key, members in cells.items()]
     # Dense references alone are not what filters on the pruning asked for.
     return [] if source.filters.of_pruning and all(map(plain, rows)) else rows
 
@@ -100,6 +102,7 @@ def _cell(
     key: tuple[Any, ...],
     members: list[tuple[Any, ...]],
     bases: dict[tuple[Any, ...], tuple[Any, ...]],
+    answers: predictions.Answers,
 ) -> Row:
     row: Row = dict.fromkeys(COLUMNS)
     row.update(zip((*PLACE, *WHAT), key, strict=True))
@@ -112,6 +115,7 @@ def _cell(
             Measured(record[0], record[2], record[3], record[-1], record[-2],
                      base[0] if base else None, dense, _relative(record[2], dense, lower=lower))
         )  # fmt: skip
+    seeds = _distinct(seeds, row["split"], answers)
     row["n"], row["score"] = len(seeds), _mean([one.score for one in seeds])
     row["bits_per_weight"] = _mean([s.bits_per_weight for s in seeds if s.bits_per_weight])
     row["dense_score"] = _mean([s.dense_score for s in seeds if s.dense_score is not None])
@@ -119,17 +123,44 @@ def _cell(
     row["chance"] = max((r[5] for r in members if r[5] is not None), default=None)
     if human and human > 0 and row["dense_score"] is not None:
         row["difficulty"] = (human - row["dense_score"]) / human
-    drops = [1 - one.relative for one in seeds if one.relative is not None]
-    if drops:
-        told = mean_interval(drops)
+    known = [one for one in seeds if one.relative is not None]
+    if known:
+        told = statistics.mean_interval([1 - (one.relative or 0.0) for one in known])
         row["mean_relative_drop"], row["mean_relative"] = told.mean, 1 - told.mean
-        row["ci_low"], row["ci_high"] = told.low, told.high
         row["sd_relative_drop"] = told.deviation
+        row["interval_over"] = "seeds" if told.low is not None else None
+        if len(known) == 1 and not plain(row):
+            told = _over_examples(known[0], row, answers) or told
+            row["interval_over"] = "examples" if told.low is not None else None
+        row["ci_low"], row["ci_high"] = told.low, told.high
     chance, dense = row["chance"], row["dense_score"]
     if chance is not None and dense is not None and dense > chance and not lower:
         row["share_lost"] = (dense - row["score"]) / (dense - chance)
     row["_seeds"] = seeds
     return row
+
+
+def _distinct(seeds: list[Measured], split: str, answers: predictions.Answers) -> list[Measured]:
+    """Seeds that changed an answer: where nothing is drawn, all of them are one measurement."""
+    kept: list[Measured] = []
+    for one in seeds:
+        alike = (k for k in kept if (k.score, k.dense_score) == (one.score, one.dense_score))
+        if not any(answers.same(k.run, one.run, split) for k in alike):
+            kept.append(one)
+    return kept
+
+
+def _over_examples(
+    one: Measured, row: Row, answers: predictions.Answers
+) -> statistics.Interval | None:
+    """The drop of a single seed over its examples; None where their answers were not saved."""
+    if one.dense_run is None:
+        return None
+    found = [answers.of(run, row["split"], row["metric"]) for run in (one.dense_run, one.run)]
+    if found[0] is None or found[1] is None or found[0].keys() != found[1].keys():
+        return None
+    dense, pruned = predictions.paired(found[0], found[1])
+    return statistics.drop(dense, pruned) if dense.mean() > 0 else None
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -291,7 +322,7 @@ def half(row: Row) -> float | None:
     """Half the width of the interval of the drop, in points; None where it is not known."""
     if row["ci_high"] is None:
         return None
-    return float(100 * (row["ci_high"] - row["mean_relative_drop"]))
+    return float(50 * (row["ci_high"] - row["ci_low"]))
 
 
 def percent(value: float | None) -> str:

@@ -20,6 +20,10 @@ _PATTERNS = ("unstructured", "N:M", "dense")
 WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "prunable", "bits",
                  "calibration", "schedule", "teacher")  # fmt: skip
 INTERVAL = "± half the width of the 95 % interval over seeds (Student's t)"
+EXAMPLES = (
+    "*: one seed; the interval is over its examples (paired bootstrap) and says nothing of other "
+    "seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
     for (label, split, recipe), there in _lines(own, how).items():
         by_level = {cells.level(row): row for row in there}
         unmatched += sum(row["mean_relative"] is None for row in there)
-        alone = alone or any(row["n"] == 1 for row in there)
+        alone = alone or any(row["n"] == 1 and row["ci_low"] is None for row in there)
         seeds = sorted({row["n"] for row in there})
         # Difficulty is the dense runs' own: a pruned cell may have been run on fewer seeds.
         base = dense.get((there[0]["model"], recipe, split), there[0])
@@ -130,8 +134,10 @@ def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
     notes = [f"Drop in % of the dense score, {INTERVAL}; curve: relative performance, 0 to 100 %."]
     if how.difficulty:
         notes.append("Tasks from easy to hard by (human − dense) / human.")
+    if any(row["interval_over"] == "examples" for row in own):
+        notes.append(EXAMPLES)
     if alone:
-        notes.append("One seed tells nothing of the spread: such cells have no interval.")
+        notes.append("One seed without saved answers has no interval.")
     if unmatched:
         notes.append(
             f"{unmatched} cells (×) have no dense run with a score above 0 to compare with."
@@ -157,7 +163,7 @@ def cell(row: Row | None) -> str:
         return "×"
     text = f"{100 * row['mean_relative_drop']:.1f}"
     if (half := cells.half(row)) is not None:
-        text += f" ± {half:.1f}"
+        text += f" ± {half:.1f}{'*' if row['interval_over'] == 'examples' else ''}"
     # A rounded nothing has no sign.
     return ("0.0" + text[4:] if text.startswith("-0.0") else text).replace("-", "−")
 
@@ -187,6 +193,8 @@ def seeds_note(rows: Sequence[Row]) -> str:
     """Over how many seeds means and bands are."""
     counts = sorted({row["n"] for row in rows})
     if not counts or counts == [1]:
+        if any(row["interval_over"] == "examples" for row in rows):
+            return "n = 1 seed; bands: 95 % interval over examples (paired bootstrap)"
         return "n = 1 seed, so the spread is not known"
     seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"mean over n = {seeds} seeds, bands: 95 % interval (Student's t)"

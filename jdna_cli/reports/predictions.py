@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,29 @@ class Answers:
             self._read[key] = self._scores(number, split, metric)
         return self._read[key]
 
+    def same(self, one: int, other: int, split: str) -> bool:
+        """Whether two runs gave the same answers to the last bit: nothing was drawn anew."""
+        files = [self._file(number, split) for number in (one, other)]
+        if files[0] is None or files[1] is None:
+            return False
+        return filecmp.cmp(files[0], files[1], shallow=False)
+
     def _scores(self, number: int, split: str, metric: str) -> dict[str, float] | None:
+        file = self._file(number, split)
+        return scores(file, metric) if file else None
+
+    def _file(self, number: int, split: str) -> Path | None:
         artifact = self._artifacts.get(number)
         if artifact is None or ("/" not in artifact and artifact not in self._near):
             return None
         file = folder(self._source, artifact) / f"predictions-{split}.jsonl"
-        return scores(file, metric) if file.is_file() else None
+        return file if file.is_file() else None
+
+
+def of(source: Source) -> Answers:
+    """The answers of a source's runs, read once for all its reports."""
+    found: Answers = source.remembered.setdefault("answers", Answers(source))
+    return found
 
 
 def paired(

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, statistics, trends
+from jdna_cli.reports import cells, predictions, statistics, trends
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Trend
 from jdna_cli.reports.trends import Line, Threshold, Trends
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 ALPHA = 0.05
-AT_CHANCE = 0.1  # of the way from chance to a perfect score
+AT_CHANCE = 0.1  # of the way from chance to a perfect score, where no answers were saved
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
 # What makes a task harder, from easy to hard: column, and a number that rises with hardness.
 KNOBS: dict[str, Callable[[Any], float]] = {
@@ -83,14 +84,14 @@ def judge(source: Source) -> list[Comparison]:
 
 
 def _judge(source: Source) -> list[Comparison]:
-    rows = cells.labelled(source)
-    found = [_across(own, source.tolerance) for own in _by(rows, _across_key).values()]
+    rows, answers = cells.labelled(source), predictions.of(source)
+    found = [_across(own, source.tolerance, answers) for own in _by(rows, _across_key).values()]
     for knob in KNOBS:
         if len({row[knob] for row in rows if row[knob] is not None}) < 2:
             continue
         labelled = [row for row in cells.labelled(source, (knob,)) if row[knob] is not None]
         for own in _by(labelled, _within_key).values():
-            found.append(_within(own, knob, source.tolerance))
+            found.append(_within(own, knob, source.tolerance, answers))
     kept = [one for one in found if one is not None]
     tested = [one for one in kept if one.overall is not None]
     values = [one.overall.trend.two_sided for one in tested if one.overall]
@@ -152,15 +153,29 @@ def chance(row: Row) -> float | None:
     return float(known) if known is not None else _chance_of(row["task"])
 
 
-def at_chance(row: Row) -> bool:
-    """Whether even the dense model has learnt next to nothing."""
+def at_chance(row: Row, answers: predictions.Answers) -> bool:
+    """Whether even the dense model does not do better than guessing.
+
+    It does where the 95 % interval of its score over the examples (means over seeds) lies above
+    chance. Where their answers were not saved: where it came a tenth of the way to a perfect score.
+    """
     guess = chance(row)
-    if guess is None or row["dense_score"] is None:
+    if guess is None or row["dense_score"] is None or row["metric"] in LOWER_IS_BETTER:
         return False
-    return bool(row["dense_score"] - guess <= AT_CHANCE * (1 - guess))
+    found = [
+        answers.of(one.dense_run, row["split"], row["metric"])
+        for one in row["_seeds"]
+        if one.dense_run is not None
+    ]
+    known = [one for one in found if one is not None]
+    if not known or any(one.keys() != known[0].keys() for one in known):
+        return bool(row["dense_score"] - guess <= AT_CHANCE * (1 - guess))
+    means = np.array([[one[name] for name in known[0]] for one in known]).mean(axis=0)
+    over = statistics.mean_of_examples(means)
+    return (over.mean if over.low is None else over.low) <= guess
 
 
-def _across(own: list[Row], tolerance: float) -> Comparison | None:
+def _across(own: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:
     places: dict[tuple[Any, ...], list[Row]] = {}
     for row in own:
         places.setdefault((row["label"], row["split"], row["recipe"]), []).append(row)
@@ -172,7 +187,7 @@ def _across(own: list[Row], tolerance: float) -> Comparison | None:
             best[key] = there
     if len({task for task, _ in best}) < 2:
         return None
-    guessing = [there for there in best.values() if at_chance(there[0])]
+    guessing = [there for there in best.values() if at_chance(there[0], answers)]
     unknown = [there for there in best.values() if there[0]["difficulty"] is None]
     used = [there for there in best.values() if there not in guessing and there not in unknown]
     lines = [_line(_name(there[0], best), _difficulty(there), there) for there in used]
@@ -199,7 +214,9 @@ def _difficulty(own: list[Row]) -> float:
     return math.fsum(row["difficulty"] for row in own) / len(own)
 
 
-def _within(own: list[Row], knob: str, tolerance: float) -> Comparison | None:
+def _within(
+    own: list[Row], knob: str, tolerance: float, answers: predictions.Answers
+) -> Comparison | None:
     places: dict[Any, list[Row]] = {}
     for row in own:
         places.setdefault(row[knob], []).append(row)
@@ -209,9 +226,9 @@ def _within(own: list[Row], knob: str, tolerance: float) -> Comparison | None:
     missing = [
         f"{_word(knob, value)}: at chance level even when dense, left out"
         for value in ordered
-        if at_chance(places[value][0])
+        if at_chance(places[value][0], answers)
     ]
-    used = [value for value in ordered if not at_chance(places[value][0])]
+    used = [value for value in ordered if not at_chance(places[value][0], answers)]
     lines = [_line(_word(knob, value), KNOBS[knob](value), places[value]) for value in used]
     first = own[0]
     title = f"{cells.short(first['model'])} · {first['label']} · {cells.way(first, ('bits',))}"

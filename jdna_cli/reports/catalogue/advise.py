@@ -35,7 +35,7 @@ def rows(source: Source) -> list[Row]:
         if pruned and row["mean_relative_drop"] is not None:
             key = (*(row[name] for name in _WAY), cells.kind_of(row))
             places.setdefault(key, []).append(row)
-    answers = predictions.Answers(source)
+    answers = predictions.of(source)
     found = [_advice(own, answers, source.tolerance) for own in places.values()]
     return sorted(found, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
 
@@ -64,7 +64,7 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
         "tolerance": tolerance, "critical_sparsity": float(every[0]),
         "ci_low": low, "ci_high": high, "resampled": resampled,
         "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
-        "n": min(row["n"] for row in levels), "at_chance": verdicts.at_chance(first),
+        "n": min(row["n"] for row in levels), "at_chance": verdicts.at_chance(first, answers),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
     found = row["critical_sparsity"]

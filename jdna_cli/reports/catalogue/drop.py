@@ -1,8 +1,8 @@
 """`drop`: performance lost by task difficulty and sparsity. The paper's main question.
 
 For each model, regime and criterion: tasks from easy to hard as rows, sparsities as columns, and
-in each cell the mean drop (1 − score / dense score) with its interval over seeds. What was not run
-is empty.
+in each cell the mean drop (1 − score / dense score) with its interval, over seeds, or over the
+examples of a single one. What was not run is empty.
 """
 
 from __future__ import annotations
