@@ -14,13 +14,12 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jdna_cli
-from jdna_cli import reports
+from jdna_cli import command_line, reports
 from jdna_cli.errors import JdnaError
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.figures import Figure, Panel
@@ -209,24 +208,9 @@ def _run(row: Row, source: Source, place: Path) -> dict[str, Any]:
     told = ", ".join(f"{name} {text}" for name, text in versions.items())
     return {
         "id": row["id"],
-        "command": command(row["kind"], spec),
+        "command": command_line.of_recorded(row["kind"], spec),
         "link": link,
         "versions": told + (f", commit {row['git_commit'][:10]}" if row["git_commit"] else ""),
         "device": row["device"] or "",
         "when": str(row["finished_at"])[:16],
     }
-
-
-def command(kind: str, spec: dict[str, Any]) -> str:
-    """The command line of a request, with what is not left at nothing."""
-    import shlex
-
-    words = ["jdna", kind, str(spec.get("model", spec.get("first", "")))]
-    words += [str(spec["other"])] if spec.get("other") else []
-    for name, value in spec.items():
-        if name in ("kind", "model", "other") or value in (None, False, "", [], ()):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        values: Sequence[Any] = value if isinstance(value, list) else [value]
-        words += [w for v in values for w in ([flag] if v is True else [flag, str(v)])]
-    return shlex.join(words)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jdna_cli import command_line
 from jdna_cli.errors import JdnaError, NotFiniteError, RequestError, redact
 from jdna_cli.jobs import finetuning, measuring, pruning
 from jdna_cli.jobs.running import Desk, Done, Missing
@@ -104,8 +106,6 @@ def main_score(run: Run, outcome: Outcome) -> tuple[str, float] | None:
 
 def command(cell: Cell, where: Where, runs: dict[str, int]) -> str | None:
     """The cell as a command line; None where it needs a run that is not known yet."""
-    import shlex
-
     if any(key not in runs and cell.kind != "finetune" for key in cell.needs):
         return None
     if any(
@@ -113,19 +113,5 @@ def command(cell: Cell, where: Where, runs: dict[str, int]) -> str | None:
     ):
         return None
     values = resolved(cell, runs)
-    words = ["jdna", cell.kind, str(values.pop("model"))]
-    words += [str(values.pop("other"))] if "other" in values else []
-    for name, value in values.items():
-        flag = f"--{name.replace('_', '-')}"
-        if cell.kind in ("eval", "interpolate") and name == "batch_size":
-            flag = "--eval-batch-size"
-        if isinstance(value, bool):
-            words += [flag] if value else ([f"--no-{flag[2:]}"] if name == "sequential" else [])
-        elif isinstance(value, (list, tuple)):
-            words += [word for item in value for word in (flag, str(item))]
-        else:
-            words += [flag, str(value)]
-    words += ["--home", where.home, *(["--db", where.db] if where.db else [])]
-    if where.data_dir and cell.kind != "prune":
-        words += ["--data-dir", where.data_dir]
-    return shlex.join(words)
+    values |= {"home": where.home, "db": where.db, "data_dir": where.data_dir}
+    return shlex.join(command_line.words(cell.kind, values | {"allow_pickle": where.allow_pickle}))
