@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 # Before anything that reads them when it is imported.
-os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200", NO_COLOR="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(
+    TZ="UTC", HF_HUB_OFFLINE="1", COLUMNS="200", NO_COLOR="1", TOKENIZERS_PARALLELISM="false"
+)
 for name in ("JDNA_HOME", "JDNA_DB", "JDNA_DATA"):
     os.environ.pop(name, None)
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -565,3 +566,51 @@ def test_every_model_has_a_card(measured):
     pruned = (measured.home / "2" / "README.md").read_text()
     assert "Weights chosen by magnitude (scope global)" in pruned
     assert "quantised to 4 bits" in (measured.home / "4" / "README.md").read_text()
+
+
+def test_no_two_rows_look_alike(tmp_path):
+    """Two folders of one name; data that was mended in between; runs of an earlier rule."""
+    base = {"kind": "eval", "task": "t", "sparsity": 0.5}
+    rows = [
+        {**base, "model": "/a/x/bert", "score": 0.5, "recipe": "1"},
+        {**base, "model": "/b/y/bert", "score": 0.6, "recipe": "2"},
+        {**base, "model": "/b/y/gpt", "score": 0.6, "recipe": "3"},
+        {**base, "model": "/b/y/gpt", "score": 0.7, "recipe": "4"},
+        {**base, "model": "/b/y/t5", "score": 0.6, "recipe": "5"},
+        {**base, "model": "/b/y/t5", "score": 0.7, "recipe": "6", "rule": 2},
+    ]
+    there = [simulated.dense(**{**row, "score": 0.9}) for row in rows]
+    found = source(simulated.record(tmp_path / "home", [*rows, *there]))
+    told = {(row["_name"], row["label"]) for row in cells.labelled(found)}
+    assert told == {
+        ("x/bert", "t"), ("y/bert", "t"), ("gpt", "t (from run 3)"), ("gpt", "t (from run 4)"),
+        ("t5", "t (rule 1)"), ("t5", "t (rule 2)"),
+    }  # fmt: skip
+    listed = run_jdna("runs", "list", "--home", tmp_path / "home").out
+    assert "x/bert" in listed
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [("Asia/Tokyo", "2026-11-25"), ("America/Los_Angeles", "2026-11-24"), ("UTC", "2026-11-24")],
+)
+def test_days_are_those_of_this_machine(tmp_path, monkeypatch, zone, day):
+    """A run of 22:30 UTC is one of the next morning in Tokyo."""
+    cell = {"task": "t", "sparsity": 0.5, "score": 0.5, "finished_at": "2026-11-24 22:30:00.000000",
+            "started_at": "2026-11-24 22:00:00.000000"}  # fmt: skip
+    home = simulated.record(tmp_path / "home", [cell])
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for until, since, found in ((day, day, True), ("2026-11-23", None, False),
+                                    (None, "2026-11-26", False)):  # fmt: skip
+            asked = [x for n, v in (("--since", since), ("--until", until)) if v for x in (n, v)]
+            told = run_jdna("report", "runs", *asked, "--home", home, "--json")
+            assert (told.code == 0) is found, (until, since, told.err)
+        (line,) = re.findall(r"started (.*) on", run_jdna("runs", "show", 1, "--home", home).out)
+        assert line.startswith(day)
+        assert line.split()[-1] in ("JST", "PST", "UTC")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "this machine's" in run_jdna("report", "--help").out

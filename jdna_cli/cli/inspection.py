@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jdna_cli import clock
 from jdna_cli.cli import options as o
 from jdna_cli.errors import JdnaError, RequestError, redact
 from jdna_cli.store import schema
@@ -49,6 +50,7 @@ def list_runs(
 ) -> None:
     """The latest runs, the newest last."""
     from jdna_cli.reports import tables
+    from jdna_cli.reports.source import name_models
     from jdna_cli.store import reading
 
     where, values = ["1 = 1"], []
@@ -68,12 +70,12 @@ def list_runs(
     if as_json:
         _print_json({"runs": found})
         return
+    name_models(found)
     columns = ("id", "kind", "status", "model", "task", "regime", "pruned", "seed", "score")
     tables.plain(columns, [_run_row(row) for row in found])
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
-    from jdna_cli.reports import cells
 
     pruned = ""
     if row["quantization"]:
@@ -84,7 +86,7 @@ def _run_row(row: dict[str, Any]) -> list[str]:
         pruned += "" if row["criterion"] == "magnitude" else f" {row['criterion']}"
     score = "" if row["score"] is None else f"{row['score']:.4f}"
     seed = "" if row["kind"] == "prune" else row["seed"]
-    model = cells.short(row["model"]) if row["model"] else None
+    model = row["_name"] if row["model"] else None
     values = [row["id"], row["kind"], row["status"], model, row["task"], row["regime"]]
     return ["" if value is None else str(value) for value in (*values, pruned, seed, score)]
 
@@ -118,7 +120,7 @@ def show_run(
         print(f"error: {run.error}")
     print(f"asked: {json.dumps(run.spec)}")
     print(f"fingerprint: {run.fingerprint}")
-    print(f"started {run.started_at:%Y-%m-%d %H:%M:%S} UTC on {run.device or run.host}")
+    print(f"started {clock.local(run.started_at)} on {run.device or run.host}")
     if run.parent:
         print(f"made from run {run.parent}")
     for name, value in showing.metrics_of(outcome).items():

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from jdna_cli.reports.source import Filters, Source
 
 _WHICH = "Which runs"
-_Day = typer.Option(formats=["%Y-%m-%d"], rich_help_panel=_WHICH)
+
+
+def _day(what: str) -> Any:
+    return typer.Option(
+        formats=["%Y-%m-%d"], metavar="DATE", rich_help_panel=_WHICH, show_default=False,
+        help=f"{what} (YYYY-MM-DD, this machine's time zone); dense references stay.",
+    )  # fmt: skip
 
 
 def _some(what: str, metavar: str) -> Any:
@@ -48,7 +54,8 @@ Patterns = Annotated[
     _some("Only this pattern: unstructured, N:M for all of those, or one as 2:4", "PATTERN"),
 ]
 Seeds = Annotated[list[int] | None, _some("Only runs with this seed", "SEED")]
-Day = Annotated[dt.datetime | None, _Day]
+Since = Annotated[dt.datetime | None, _day("Only runs that ended on this day or later")]
+Until = Annotated[dt.datetime | None, _day("Only runs that ended on this day or earlier")]
 
 
 def report(
@@ -70,8 +77,8 @@ def report(
     criterion: Criteria = None,
     pattern: Patterns = None,
     seed: Seeds = None,
-    since: Day = None,
-    until: Day = None,
+    since: Since = None,
+    until: Until = None,
     run: Annotated[list[int] | None, _some("compare: the two runs", "ID")] = None,
     tolerance: Annotated[
         str, typer.Option(help="verdict, advise: drop that still counts as none, as 1% or 0.01.")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jdna_cli.reports import predictions, statistics
-from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.source import Row, Source, name_models, short
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
@@ -40,7 +39,7 @@ WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval')"""  # noqa: S
 
 # The first run of each recipe says in what recipes differ.
 _SPECS = """
-SELECT recipe, spec FROM run WHERE id IN (
+SELECT recipe, spec, id, rule FROM run WHERE id IN (
   SELECT MIN(id) FROM run WHERE recipe IS NOT NULL AND task IS NOT NULL{} GROUP BY recipe
 )
 """
@@ -191,11 +190,12 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
     """
     rows = load(source)
     condition, values = source.filters.where()
-    specs = {
-        recipe: json.loads(spec) if isinstance(spec, str) else spec
-        for recipe, spec in source.query(_SPECS.format(condition), values).rows
+    firsts = {
+        recipe: _First(json.loads(spec) if isinstance(spec, str) else spec, number, rule or 1)
+        for recipe, spec, number, rule in source.query(_SPECS.format(condition), values).rows
     }
-    _label(rows, specs, without)
+    _label(rows, firsts, without)
+    name_models(rows)
     easiest: dict[str, float] = {}
     for row in rows:
         hard = row["difficulty"] if row["difficulty"] is not None else math.inf
@@ -217,27 +217,59 @@ def _order(row: Row) -> tuple[Any, ...]:
     return (row["split"], *knobs, row["label"], row["sparsity"], *others)
 
 
-def _label(rows: list[Row], specs: dict[str, dict[str, Any]], without: tuple[str, ...]) -> None:
-    ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model", *without}
+class _First(NamedTuple):
+    """The first run of a recipe: what was asked, and under which rule it was measured."""
+
+    spec: dict[str, Any]
+    run: int
+    rule: int
+
+
+def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...]) -> None:
+    ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model"}
     own = {
-        recipe: {name: value for name, value in spec.items() if name not in ignored}
-        for recipe, spec in specs.items()
+        recipe: {name: value for name, value in one.spec.items() if name not in ignored}
+        for recipe, one in firsts.items()
     }
-    families = {recipe: json.dumps(spec, sort_keys=True) for recipe, spec in own.items()}
+    families = {
+        recipe: json.dumps({n: v for n, v in spec.items() if n not in without}, sort_keys=True)
+        for recipe, spec in own.items()
+    }
     there: defaultdict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    # Recipes of which the same was asked: data, model or rule have changed between them.
+    twins: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     splits: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         row["_family"] = families.get(row["recipe"], row["recipe"])
         place = (row["model"], row["task"], row["split"])
-        there[place][row["_family"]] = own.get(row["recipe"], {})
+        spec = own.get(row["recipe"], {})
+        there[place][row["_family"]] = {n: v for n, v in spec.items() if n not in without}
+        if row["recipe"] in own:
+            twins[(*place, json.dumps(spec, sort_keys=True))].add(row["recipe"])
         splits[row["task"]].add(row["split"])
     apart = {place: _told_apart(list(found.values())) for place, found in there.items()}
+    changed = _changes(twins.values(), firsts)
     for row in rows:
         parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = own.get(row["recipe"], {})
         fields = apart[row["model"], row["task"], row["split"]]
         parts += [_setting(name, spec[name]) for name in fields if spec.get(name) is not None]
+        parts += [changed[row["recipe"]]] if row["recipe"] in changed else []
         row["label"] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
+    """What tells recipes apart of which the same was asked: the rule, else the first run."""
+    found: dict[str, str] = {}
+    for recipes in twins:
+        if len(recipes) < 2:
+            continue
+        rules = [firsts[recipe].rule for recipe in recipes]
+        by_rule = len(set(rules)) == len(rules)
+        for recipe in recipes:
+            one = firsts[recipe]
+            found[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
+    return found
 
 
 def _told_apart(specs: list[dict[str, Any]]) -> list[str]:
@@ -270,13 +302,6 @@ def kind_of(row: Row) -> str:
     if not row["pattern"]:
         return "dense"
     return "unstructured" if row["pattern"] == "unstructured" else "N:M"
-
-
-def short(model: str | None) -> str:
-    """A local model is called by its folder; the data forms have the whole path."""
-    model = model or "?"
-    local = model.startswith(("/", ".", "~")) or model.count("/") > 1
-    return Path(model).name if local else model
 
 
 def level(row: Row) -> tuple[float, str]:

@@ -86,7 +86,7 @@ def _groups(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[
 
 def _title(how: Comparison, own: list[Row]) -> str:
     first = own[0]
-    parts = [cells.short(first["model"])] if "model" in how.apart else []
+    parts = [first["_name"]] if "model" in how.apart else []
     parts += [first["label"]] if "_family" in how.apart else []
     free = [name for name in cells.WHAT if name not in how.apart and name != "sparsity"]
     parts.append(cells.way(first, [name for name in free if name != "pattern"]))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jdna_cli
-from jdna_cli import command_line, reports
+from jdna_cli import clock, command_line, reports
 from jdna_cli.errors import JdnaError
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.figures import Figure, Panel
@@ -212,5 +212,5 @@ def _run(row: Row, source: Source, place: Path) -> dict[str, Any]:
         "link": link,
         "versions": told + (f", commit {row['git_commit'][:10]}" if row["git_commit"] else ""),
         "device": row["device"] or "",
-        "when": str(row["finished_at"])[:16],
+        "when": clock.local(row["finished_at"]),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jdna_cli import clock
 from jdna_cli.errors import RequestError
 from jdna_cli.store.reading import Rows
 
@@ -76,10 +77,10 @@ class Filters:
             values += exact
         if self.since:
             pruned.append("run.finished_at >= ?")
-            values.append(f"{self.since} 00:00:00")
+            values.append(clock.start_of(self.since))
         if self.until:
             pruned.append("run.finished_at < ?")
-            values.append(f"{self.until + dt.timedelta(days=1)} 00:00:00")
+            values.append(clock.start_of(self.until + dt.timedelta(days=1)))
         if pruned:
             always.append(f"({_REFERENCE} OR ({' AND '.join(pruned)}))")
         return "".join(f" AND {condition}" for condition in always), values
@@ -115,7 +116,41 @@ class Source:
     def records(self, sql: str, rest: str = "") -> list[Row]:
         """Rows of a query whose WHERE ends in the filters; `rest` follows them."""
         condition, values = self.filters.where()
-        return self.query(f"{sql}{condition} {rest}", values).records()
+        found = self.query(f"{sql}{condition} {rest}", values).records()
+        name_models(found)
+        return found
+
+
+def short(model: str | None) -> str:
+    """A local model is called by its folder; the data forms have the whole path."""
+    model = model or "?"
+    local = model.startswith(("/", ".", "~")) or model.count("/") > 1
+    return Path(model).name if local else model
+
+
+def name_models(rows: Iterable[Row]) -> None:
+    """Give each row the name of its model, `_name`: two folders of one name with their parents."""
+    there = [row for row in rows if "model" in row]
+    alike: dict[str, set[str]] = {}
+    for model in {row["model"] or "?" for row in there}:
+        alike.setdefault(short(model), set()).add(model)
+    names = {}
+    for name, models in alike.items():
+        for model in models:
+            ends = model.split("/")
+            count = 1
+            while (
+                len(models) > 1
+                and count < len(ends)
+                and any(
+                    other != model and other.split("/")[-count:] == ends[-count:]
+                    for other in models
+                )
+            ):
+                count += 1
+            names[model] = name if len(models) == 1 else "/".join(ends[-count:])
+    for row in there:
+        row["_name"] = names[row["model"] or "?"]
 
 
 _COLUMNS = ("model", "task", "regime", "criterion", "pattern", "seed")

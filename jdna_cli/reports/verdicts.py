@@ -195,7 +195,7 @@ def _across(own: list[Row], tolerance: float, answers: predictions.Answers) -> C
     missing += [f"{t[0]['label']}: no human score, so no difficulty, left out" for t in unknown]
     if len(lines) < 5:
         missing.append(f"{_tasks(len(lines))}: 5 or more are needed for p ≤ 0.05 to be possible")
-    model = cells.short(own[0]["model"])
+    model = own[0]["_name"]
     title = f"{model} · {cells.way(own[0], ('bits',))} · by difficulty"
     return _compare(title, "difficulty", own, lines, missing, tolerance, trends.rank_tests)
 
@@ -231,7 +231,7 @@ def _within(
     used = [value for value in ordered if not at_chance(places[value][0], answers)]
     lines = [_line(_word(knob, value), KNOBS[knob](value), places[value]) for value in used]
     first = own[0]
-    title = f"{cells.short(first['model'])} · {first['label']} · {cells.way(first, ('bits',))}"
+    title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
     words = knob.replace("_", " ")
     return _compare(
         f"{title} · by {words}", knob, own, lines, missing, tolerance, trends.knob_tests

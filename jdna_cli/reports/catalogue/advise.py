@@ -73,7 +73,7 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
         min((x for x in xs if x > found), default=None),
     )
     row["next"] = _next(levels, row)
-    row["_levels"] = levels
+    row["_levels"], row["_name"] = levels, first["_name"]
     return row
 
 
@@ -159,7 +159,7 @@ def _next(levels: list[Row], row: Row) -> str:
 def _sentence(row: Row) -> str:
     if row["at_chance"]:
         return (
-            f"{cells.short(row['model'])} on {row['label']}: no advice, for even the dense model "
+            f"{row['_name']} on {row['label']}: no advice, for even the dense model "
             "is at chance level."
         )
     way, metric = row["way"], row["metric"]
@@ -177,7 +177,7 @@ def _sentence(row: Row) -> str:
     elif row["kind"] == "unstructured":
         at_least = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
     return (
-        f"{cells.short(row['model'])} on {row['label']} ({way}): {what} of the prunable weights "
+        f"{row['_name']} on {row['label']} ({way}): {what} of the prunable weights "
         f"may go{at_least} before {metric} drops by more than {row['tolerance']:.1%} of its dense "
         f"{cells.score(metric, row['dense_score'])} ({sure})."
     )
@@ -192,7 +192,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     for task, own in tasks.items():
         table = [
             [
-                cells.short(row["model"]),
+                row["_name"],
                 row["label"],
                 f"{row['way']} · {row['kind']}",
                 f"{row['critical_sparsity']:.1%}"
@@ -230,10 +230,10 @@ def figure(rows: Sequence[Row]) -> Figure:
             (0.0, *(100 * r["mean_relative_drop"] for r in own)),
             (None, *halves),
         )
-        places.setdefault((row["model"], row["label"]), []).append(line)
+        places.setdefault((row["_name"], row["label"]), []).append(line)
     panels = [
-        Panel(f"{cells.short(model)} · {label}", "sparsity (%)", tuple(lines))
-        for (model, label), lines in places.items()
+        Panel(f"{name} · {label}", "sparsity (%)", tuple(lines))
+        for (name, label), lines in places.items()
     ]
     reference = 100 * rows[0]["tolerance"] if rows else None
     note = "dotted: the tolerance; named: the critical sparsity of each way"

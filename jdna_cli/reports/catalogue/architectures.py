@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jdna_cli.reports import cells, curves
+from jdna_cli.reports import curves
 
 EMPTY = "no task was measured with two models yet"
 COMPARED = curves.Comparison(
     "Architectures",
-    lambda row: cells.short(row["model"]),
+    lambda row: row["_name"],
     tuple(name for name in curves.WITHIN_A_TASK if name != "model"),
     least=2,
 )

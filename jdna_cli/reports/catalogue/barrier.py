@@ -61,7 +61,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         first, last = own[0], own[-1]
         losses = [row["loss"] for row in own]
         height = max(losses) or 1.0
-        tables.setdefault(first["model"], []).append(
+        tables.setdefault(first["_name"], []).append(
             [
                 f"run {number}",
                 first["task"],
@@ -81,7 +81,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "ends are measured too."
     )
     return [
-        Section(f"Loss barrier · {cells.short(model)}", columns, table, (note,))
+        Section(f"Loss barrier · {model}", columns, table, (note,))
         for model, table in tables.items()
     ]
 
@@ -92,11 +92,11 @@ def figure(rows: Sequence[Row]) -> Figure:
     for number, own in _lines(rows).items():
         name = f"run {number}: {_what(own[0])}, barrier {own[0]['barrier']:.3g}"
         x, y = tuple(row["alpha"] for row in own), tuple(row["loss"] for row in own)
-        places.setdefault((own[0]["model"], own[0]["task"]), []).append(
+        places.setdefault((own[0]["_name"], own[0]["task"]), []).append(
             Line(name, x, y, (None,) * len(x))
         )
     panels = [
-        Panel(f"{cells.short(model)} · {task}", "α: 0 = first model, 1 = second", tuple(lines))
+        Panel(f"{model} · {task}", "α: 0 = first model, 1 = second", tuple(lines))
         for (model, task), lines in places.items()
     ]
     return Figure(tuple(panels), "loss", None, "one line per interpolation", "Loss barrier")

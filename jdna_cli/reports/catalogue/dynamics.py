@@ -63,7 +63,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         table.append(
             [
                 f"run {number}",
-                f"{cells.short(own[0]['model'])} · {own[0]['task']}",
+                f"{own[0]['_name']} · {own[0]['task']}",
                 _what(own[0]),
                 str(last),
                 *(_percent(_mean(own, name)) for name in _MEASURES),

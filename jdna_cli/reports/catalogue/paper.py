@@ -116,6 +116,7 @@ def _beside(point: Row, row: Row | None) -> Row:
         "published": point["value"],
         "reading": point["reading"],
         "model": row["model"] if row else None,
+        "_name": row["_name"] if row else None,
         "label": row["label"] if row else None,
         "yours": ours,
         "half_interval": cells.half(row) if row else None,
@@ -141,7 +142,7 @@ def _curves(own: list[Row]) -> dict[tuple[str, str | None], dict[str, Row]]:
     for row in own:
         found.setdefault((row["series"], None), {})[row["level"]] = row
         if row["model"] is not None:
-            name = f"{cells.short(row['model'])} · {row['label']}"
+            name = f"{row['_name']} · {row['label']}"
             found.setdefault((row["series"], name), {})[row["level"]] = row
     return found
 

@@ -52,7 +52,7 @@ def _by_task(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per model and task."""
     found = []
-    for (model, prunable, label, _, _), own in _by_task(rows).items():
+    for (_, prunable, label, _, _), own in _by_task(rows).items():
         table = [
             [
                 _way(row),
@@ -66,7 +66,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         ]
         chosen = f" · {prunable}" if prunable else ""
         dense = cells.score(own[0]["metric"], own[0]["dense_score"]) or "not measured"
-        title = f"Compression · {cells.short(model)}{chosen} · {label} · dense {dense}"
+        title = f"Compression · {own[0]['_name']}{chosen} · {label} · dense {dense}"
         columns = ("way", "amount", "bits per weight", own[0]["metric"], "drop", "seeds")
         note = (
             "Bits per prunable weight in the compact form (mask and kept values, or codes and "
@@ -79,7 +79,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
 def figure(rows: Sequence[Row]) -> Figure:
     """Relative performance against bits per weight, a line per way, a panel per task."""
     found = []
-    for (model, _, label, _, _), own in _by_task(rows).items():
+    for (_, _, label, _, _), own in _by_task(rows).items():
         ways: dict[str, list[Row]] = {}
         for row in own:
             if row["mean_relative"] is not None:
@@ -94,7 +94,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             for way, points in ways.items()
         ]
         if lines:
-            title = f"{cells.short(model)} · {label}"
+            title = f"{own[0]['_name']} · {label}"
             found.append(Panel(title, "bits per prunable weight", tuple(lines)))
     return Figure(
         tuple(found),

@@ -34,7 +34,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             str(row["id"]),
             row["kind"],
             row["status"],
-            cells.short(row["model"]) if row["model"] else "",
+            row["_name"] if row["model"] else "",
             row["task"] or "",
             row["regime"] or "",
             cells.level(row)[1] if row["pattern"] or row["quantization"] else "",

@@ -54,7 +54,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         ordered = sorted(own, key=lambda row: (-row["weights_left"], row["model"]))
         table = [
             [
-                cells.short(row["model"]),
+                row["_name"],
                 "dense" if cells.plain(row) else f"{cells.level(row)[1]} · {cells.way(row)}",
                 f"{row['weights_left']:,}",
                 cells.score(row["metric"], row["score"]),
@@ -75,7 +75,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         lines: dict[str, list[Row]] = {}
         for row in own:
             way = "" if cells.plain(row) else f" · {cells.way(row)}"
-            lines.setdefault(f"{cells.short(row['model'])}{way}", []).append(row)
+            lines.setdefault(f"{row['_name']}{way}", []).append(row)
         drawn = []
         for name, there in lines.items():
             points = sorted(there, key=lambda row: row["weights_left"])

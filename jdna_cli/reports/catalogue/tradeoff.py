@@ -100,7 +100,7 @@ def _sizes(rows: list[Row]) -> Section:
     table = [
         [
             f"run {row['id']}",
-            cells.short(row["model"]),
+            row["_name"],
             _what(row),
             f"{row['dense_bytes']:,.0f}",
             f"{row['bytes']:,.0f}",
@@ -121,7 +121,7 @@ def _times(rows: list[Row]) -> Section:
     table = [
         [
             f"run {row['id']}",
-            f"{cells.short(row['model'])} · {row['task']}",
+            f"{row['_name']} · {row['task']}",
             _what(row),
             row["kernels"],
             row["device"] or "",
@@ -168,7 +168,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     places: dict[str, list[Row]] = {}
     for row in rows:
         if row["latency_ms"] is not None and row["score"] is not None:
-            label = f"{cells.short(row['model'])} · {row['task']} · {row['kernels']}"
+            label = f"{row['_name']} · {row['task']} · {row['kernels']}"
             places.setdefault(label, []).append(row)
     lines = []
     for label, own in places.items():
