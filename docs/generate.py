@@ -201,9 +201,9 @@ def reports_page() -> str:
         "",
         "All are seeded: the same runs give the same figures. A drop of several seeds has an "
         "interval over seeds, one of a single seed over its examples, where their answers were "
-        "saved (column `interval_over`; `*` in tables). Seeds with the same answers to the last bit are one. A "
-        "dense model is at chance where the interval of its score over the examples reaches what "
-        "guessing scores; `verdict` and `advise` leave such tasks out.",
+        "saved (column `interval_over`; `*` in tables). Seeds with the same answers to the last "
+        "bit are one. A dense model is at chance where the interval of its score over the "
+        "examples reaches what guessing scores; `verdict` and `advise` leave such tasks out.",
         "",
         "| | |",
         "|---|---|",
