@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.tasks import conditions, records
 from jdna_cli.tasks.conditions import Conditions, context_of_words, fewer_options, pairs_of
 from jdna_cli.tasks.rows import Example
+from tests import toys
 
 QUESTION = Example("q", ("?",), 2.0, options=tuple("abcdef"))
 
@@ -293,3 +295,21 @@ def test_the_report_orders_a_task_by_its_knob_from_easy_to_hard(jdna, toy):
     assert [row["label"].partition(" ")[2] for row in rows] == [
         "(options 2, shots 0)", "(options 4, shots 0)", "(shots 10)", "(shots 2)", "(shots 0)",
     ]  # fmt: skip
+
+
+def test_what_is_cut_is_counted_and_a_question_is_never_torn(jdna, families, tmp_path):
+    """Shots may go from the left, and are told; a question or an option may not."""
+    data = toys.write(tmp_path / "data", train=8, validation=6)
+    model = families("llama")
+    for task in ("arc_easy", "nq_open", "mawps"):
+        args = ("eval", model, "--task", task, "--data-dir", data, "--json")
+        whole = jdna(*args, "--shots", 1).json["run"]["protocol"]
+        assert "lost their beginning" not in (whole or "")
+        args = (*args, "--shots", 4)
+        cut = jdna(*args, "--max-length", 60).json["run"]["protocol"]
+        count, total = re.findall(r"(\d+) of (\d+) prompts lost their beginning", cut)[0]
+        assert int(count) == int(total) == (30 if task == "arc_easy" else 6)
+        assert ("for the answer" in cut) == (task != "arc_easy")
+        message = jdna(*args, "--max-length", 8, code=2).err
+        assert re.search(r"the (question|answer) (of )?\d+ takes \d+ tokens, and \d+ are", message)
+        assert "--max-length 8" in message

@@ -113,3 +113,126 @@ def test_a_wrong_request_is_one_line(jdna, families, family, args, message):
     result = jdna("eval", families(family), *args, code=2)
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def compared(jdna, model, ours, theirs, name):
+    """Both sides' predictions, run after run."""
+    first = jdna("eval", model, *ours, "--json").json
+    second = jdna("eval", model, *theirs, "--json").json
+    files = [
+        jdna.home / str(first["run"]["id"]) / "predictions-validation.jsonl",
+        jdna.home / str(second["run"]["id"]) / f"predictions-{name}.jsonl",
+    ]
+    rows = [[json.loads(line) for line in file.open()] for file in files]
+    return first, second, rows
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen"])
+def test_a_line_break_before_an_option_is_the_options(jdna, families, questions, tmp_path, family):
+    """A prompt that ends in white space gives it to its options, as the harness has it."""
+    import yaml
+
+    put = {**PUT["arc_easy"], "doc_to_text": "Question: {{question}}\nAnswer:\n",
+           "target_delimiter": ""}  # fmt: skip
+    file = described(tmp_path, questions, "arc_easy")
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | put))
+    own = tmp_path / "arc.toml"
+    own.write_text(
+        'kind = "multiple-choice"\ntexts = ["question"]\noptions = ["choices.text"]\n'
+        'label = "answerKey"\nprompt = "Question: {question}\\nAnswer:\\n"\n'
+        'metrics = ["accuracy", "accuracy_norm"]\nsplits = ["validation"]\n'
+        f"[source]\nfiles = '{questions / 'arc_easy'}'\n"
+    )
+    first, second, rows = compared(
+        jdna, families(family), ("--task", own), ("--harness", file), "theirs_arc_easy"
+    )
+    assert first["run"]["protocol"]
+    assert second["metrics"]["acc"] == first["metrics"]["accuracy"]
+    for a, b in zip(*rows, strict=True):
+        assert a["outputs"] == pytest.approx([x for x, _ in b["filtered_resps"]], abs=1e-4)
+    (rule,) = jdna("db", "query", "SELECT rule FROM run WHERE id = 1", "--format", "json").json
+    assert rule["rule"] == 3
+
+
+def test_mmlu_is_put_with_its_subjects_header_and_shots(jdna, families, tmp_path):
+    import yaml
+
+    data = tmp_path / "data" / "mmlu"
+    subjects = {"red_cat": "red cat", "blue_dog": "blue dog"}
+    for split, count in (("train", 1), ("validation", 12)):
+        rows = [
+            {"question": f"what is {a} {split} {i} ?", "subject": subject, "answer": i % 4,
+             "choices": toys.COLOURS[:4]}
+            for subject, a in subjects.items() for i in range(count)
+        ]  # fmt: skip
+        data.mkdir(parents=True, exist_ok=True)
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for subject in subjects:
+            own = [row for row in rows if row["subject"] == subject]
+            lines = "".join(json.dumps(row) + "\n" for row in own)
+            (tmp_path / f"{subject}-{split}.jsonl").write_text(lines)
+    outputs = []
+    model = families("llama")
+    for subject, words in subjects.items():
+        task = {
+            "task": f"theirs_{subject}",
+            "dataset_path": "json",
+            "dataset_kwargs": {
+                "data_files": {
+                    s: str(tmp_path / f"{subject}-{s}.jsonl") for s in ("train", "validation")
+                }
+            },
+            "description": "The following are multiple choice questions (with answers) about "
+            f"{words}.\n\n",
+            "validation_split": "validation",
+            "fewshot_split": "train",
+            "fewshot_config": {"sampler": "first_n"},
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\n"
+            "C. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:",
+            "doc_to_choice": ["A", "B", "C", "D"],
+            "doc_to_target": "answer",
+            "metric_list": [{"metric": "acc"}],
+        }
+        file = tmp_path / f"{subject}.yaml"
+        file.write_text(yaml.safe_dump(task))
+        found = jdna("eval", model, "--harness", file, "--shots", 1, "--json").json["run"]
+        there = jdna.home / str(found["id"]) / f"predictions-theirs_{subject}.jsonl"
+        outputs += [[x for x, _ in json.loads(line)["filtered_resps"]] for line in there.open()]
+    args = ("--task", "mmlu", "--data-dir", tmp_path / "data", "--split", "validation")
+    run = jdna("eval", model, *args, "--shots", 1, "--json").json["run"]
+    ours = (jdna.home / str(run["id"]) / "predictions-validation.jsonl").open()
+    for line, theirs in zip(ours, outputs, strict=True):
+        assert json.loads(line)["outputs"] == pytest.approx(theirs, abs=1e-4)
+    # A subject of which there is no example is named.
+    rows = (data / "train.jsonl").read_text().splitlines()
+    (data / "train.jsonl").write_text(rows[0] + "\n")
+    message = jdna("eval", model, *args, "--shots", 1, code=2).err
+    assert "no example of subject 'blue_dog'" in message
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gpt2"])
+def test_what_is_written_is_what_the_harness_generates(jdna, families, tmp_path, family):
+    """Greedy, to the end of the line; where theirs ends before it begins, ours goes on."""
+    import yaml
+
+    data = toys.write(tmp_path / "data", train=4, validation=30)
+    task = {
+        "task": "theirs",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"validation": str(data / "nq_open/validation.jsonl")}},
+        "output_type": "generate_until",
+        "validation_split": "validation",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_target": "{{answers[0]}}",
+        "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 32},
+        "metric_list": [{"metric": "exact_match", "ignore_case": True}],
+    }
+    file = tmp_path / "theirs.yaml"
+    file.write_text(yaml.safe_dump(task))
+    asked = ("--task", "nq_open", "--data-dir", data, "--book", "closed", "--max-length", 64)
+    _, _, rows = compared(jdna, families(family), asked, ("--harness", file), "theirs")
+    told = [(a["prediction"], b["filtered_resps"][0].strip()) for a, b in zip(*rows, strict=True)]
+    assert any(theirs for _, theirs in told)
+    for ours, theirs in told:
+        assert ours == theirs or not theirs

@@ -14,6 +14,7 @@ from jdna_cli.engine.files import whole
 from jdna_cli.engine.place import Place, write_predictions, write_records
 from jdna_cli.engine.preparation import prepare, scorer_for
 from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.writer import Asked
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Measurement, Outcome, Point
 from jdna_cli.sparsity import connectivity, quantization
@@ -21,10 +22,20 @@ from jdna_cli.specs import EvalSpec, InterpolateSpec, ModelSource
 from jdna_cli.tasks import Task
 
 
-def evaluate(spec: EvalSpec, task: Task, source: ModelSource, place: Place) -> Outcome:
-    """Measure `source` on one split and keep its answer to each example."""
+def evaluate(
+    spec: EvalSpec, task: Task, source: ModelSource, place: Place, *, trained: bool = False
+) -> Outcome:
+    """Measure `source` on one split and keep its answer to each example.
+
+    A model that was `trained` on the task may read cut questions, as it did then.
+
+    Raises:
+        RequestError: a prompt is too long for its question, or for an option, to be read whole.
+    """
     scorer = scorer_for(spec, task, source, place.tokens)
     part = prepare(scorer, spec.split, place.data_dir)
+    if isinstance(part.encoded, Asked) and part.encoded.torn and not trained:
+        raise RequestError(part.encoded.torn)
     accelerator = devices.accelerator(spec.mixed_precision)
     offload = place.surroundings.work / "offload"
     placing = Placing(spec.dtype, spec.device_map, offload)

@@ -29,7 +29,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     knobs.check(desk.data_dir, spec, task, spec.split)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
-    rule = rules.of(task, located.source.folder)
+    rule = rules.of(task, located.source.folder, chat=spec.chat)
     identities = {"model": located.source.identity, "data": data, **rules.named(rule)}
     fingerprint = spec.fingerprint(identities)
 
@@ -61,7 +61,9 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
         located.number,
     )
     return perform(
-        desk, opening, lambda place: pipelines.evaluate(spec, task, located.source, place)
+        desk,
+        opening,
+        lambda place: pipelines.evaluate(spec, task, located.source, place, trained=trained),
     )
 
 

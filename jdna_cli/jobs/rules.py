@@ -3,8 +3,9 @@
 Runs that were measured otherwise stay as they are and are never answered from, nor compared with
 new ones: the rule is part of the fingerprint and of the recipe. 2: log-likelihoods of tokens are
 summed along contiguous memory (before, they were up to 1e-3 nats too high), text that spells a
-special token is text, and a line break before an answer does not end it. What such a mistake did
-not touch has rule 1 still.
+special token is text, and a line break before an answer does not end it. 3: options that follow a
+line break take it as the harness does, and a task's prompts begin with its header, its shots being
+of the question's own group. What such a mistake did not touch has rule 1 still.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 from jdna_cli.tasks import Task
 
 LATEST = 2
+PUT_ANEW = 3
 _WRITTEN = ("arithmetic", "question-answering", "translation", "language-modelling")
 
 
-def of(task: Task, folder: Path) -> int:
+def of(task: Task, folder: Path, *, chat: bool = False) -> int:
     """The rule under which `task` is measured on the model in `folder`."""
     if task.kind in _WRITTEN:
         return LATEST
@@ -26,7 +28,9 @@ def of(task: Task, folder: Path) -> int:
         from jdna_cli.engine import models, scorers
 
         encodes = scorers.form_of(models.config_of(folder)) == scorers.ENCODER
-        return 1 if encodes else LATEST
+        ends = [text[-1:] for text in (task.prompt, task.instruction) if text]
+        anew = chat or task.header or any(end.isspace() and end != " " for end in ends)
+        return 1 if encodes else PUT_ANEW if anew else LATEST
     return 1
 
 

@@ -140,7 +140,8 @@ class Run(SQLModel, table=True):
     )
     rule: int | None = _integer(
         "under which rule it was measured: 2 where log-likelihoods or written answers are taken as "
-        "since version 0.2, else 1; runs of different rules are never compared"
+        "since version 0.2, 3 where prompts are put as since then, else 1; runs of different rules "
+        "are never compared"
     )
     remark: str | None = _text("what was done otherwise than asked")
     error: str | None = _text("why it failed or was interrupted, in one line")

@@ -79,12 +79,16 @@ KINDS: dict[str, KindRules] = {
     "classification": _kind("texts labels", "label", _CLASSES),
     "regression": _kind("texts", "label", "pearson spearman"),
     "multiple-choice": _kind(
-        "options label", "texts labels prompt blank answer_with", "accuracy accuracy_norm"
+        "options label",
+        "texts labels prompt header group blank answer_with",
+        "accuracy accuracy_norm",
     ),
-    "arithmetic": _kind("texts answers equation", "prompt instruction answer_tokens", "accuracy"),
+    "arithmetic": _kind(
+        "texts answers equation", "prompt header group instruction answer_tokens", "accuracy"
+    ),
     "question-answering": _kind(
         "texts answers prompt",
-        "context prompt_open instruction answer_tokens",
+        "context prompt_open header group instruction answer_tokens",
         "exact_match f1",
     ),
     "translation": _kind(
@@ -94,6 +98,7 @@ KINDS: dict[str, KindRules] = {
 }
 # Fields that only some kinds have.
 _PARTICULAR = frozenset[str]().union(*(rules.needs | rules.may for rules in KINDS.values()))
+_TEMPLATES = ("prompt", "prompt_open", "instruction", "header")
 # Names that a prompt may use besides the columns of its rows.
 _FILLED = {
     "multiple-choice": {"listing"},
@@ -131,6 +136,8 @@ class Task(BaseModel):
     prompt: str = ""
     prompt_open: str = ""  # with a context
     instruction: str = ""  # for encoder-decoders, where it differs from `prompt`
+    header: str = ""  # before the shots; underscores in what fills it are spaces
+    group: str = ""  # column whose value a question shares with its shots
     blank: str = ""  # stands in the text where the option belongs
     answer_with: Literal["text", "letter"] = "text"
     answer_tokens: int = Field(default=32, ge=1)
@@ -162,8 +169,11 @@ class Task(BaseModel):
             raise ValueError("texts: name the column of the question")
         if unknown := set(self.evaluation_splits) - set(self.splits):
             raise ValueError(f"evaluation_splits: {min(unknown)!r} is not among splits")
-        for name in ("prompt", "prompt_open", "instruction"):
+        for name in _TEMPLATES:
             template_names(getattr(self, name), name)
+        for name in template_names(self.header, "header"):
+            if name in _FILLED.get(self.kind, set()) | {self.context}:
+                raise ValueError(f"header: {{{name}}} stands in the prompt, not before the shots")
         return self
 
     @property
@@ -189,8 +199,8 @@ class Task(BaseModel):
     @property
     def prompted(self) -> tuple[str, ...]:
         """Columns that prompts are filled with."""
-        keys = ("prompt", "prompt_open", "instruction")
-        names = [name for key in keys for name in template_names(getattr(self, key), key)]
+        names = [name for key in _TEMPLATES for name in template_names(getattr(self, key), key)]
+        names += [self.group] if self.group else []
         given = _FILLED.get(self.kind, set()) | {self.context}
         return tuple(dict.fromkeys(name for name in names if name not in given))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import Task, metrics, records
+from jdna_cli.tasks import Task, metrics, prompts, records
 from jdna_cli.tasks.records import Records
 from jdna_cli.tasks.rows import Example
 from jdna_cli.tasks.sampling import nested_order
@@ -243,7 +243,9 @@ def answer_place(words: Sequence[str], answers: Sequence[str]) -> tuple[int, int
 
 
 def shots(task: Task, found: Records, conditions: Conditions) -> dict[str, tuple[Example, ...]]:
-    """The examples that are shown before each question, by direction of translation (else "").
+    """The examples that are shown before each question, by what they share with it.
+
+    That is a direction of translation, or a group of the task's own (else "").
 
     k of them are the first of k + 1.
 
@@ -256,14 +258,16 @@ def shots(task: Task, found: Records, conditions: Conditions) -> dict[str, tuple
         RequestError: there are fewer.
     """
     order = nested_order([""] * len(found), conditions.seed) if conditions.shots else []
-    chosen: dict[str, list[Example]] = {pair: [] for pair in conditions.pairs or ("",)}
+    shared = dict.fromkeys(prompts.company(task, one) for one in found.examples)
+    chosen: dict[str, list[Example]] = {one: [] for one in shared or ("",)}
     for i in order:
-        own = chosen[found.examples[i].pair]
+        own = chosen[prompts.company(task, found.examples[i])]
         if len(own) < conditions.shots:
             own.append(found.examples[i])
-    if short := [own for own in chosen.values() if len(own) < conditions.shots]:
+    if short := [one for one, own in chosen.items() if len(own) < conditions.shots]:
+        of = f" of {task.group} {short[0]!r}" if task.group else ""
         raise RequestError(
             f"--shots: {conditions.shots} asked, the training split of task {task.name!r} has "
-            f"{len(short[0])}"
+            f"{len(chosen[short[0]])}{of}"
         )
-    return {pair: tuple(own) for pair, own in chosen.items()}
+    return {one: tuple(own) for one, own in chosen.items()}

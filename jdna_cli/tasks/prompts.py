@@ -33,6 +33,7 @@ class Item:
     prompts: tuple[str, ...]
     targets: tuple[str, ...]
     right: int = 0
+    header: str = ""
 
     def prompt(self, index: int) -> str:
         """The prompt before the target at `index`."""
@@ -40,8 +41,8 @@ class Item:
 
     @property
     def shown(self) -> str:
-        """The shots as plain text, with the blank line that ends each."""
-        return "".join(f"{p}{_joint(p, t)}{t}{BETWEEN_SHOTS}" for p, t in self.shots)
+        """The header and the shots as plain text, with the blank line that ends each."""
+        return self.header + "".join(f"{p}{_joint(p, t)}{t}{BETWEEN_SHOTS}" for p, t in self.shots)
 
 
 def pairs(task: Task, example: Example) -> list[tuple[str, str]]:
@@ -64,7 +65,21 @@ def item(task: Task, example: Example, shown: Sequence[Example], encoder_decoder
     for shot in shown:
         put = _put(task, shot, encoder_decoder)
         shots.append((put.prompt(put.right), put.targets[put.right]))
-    return Item(tuple(shots), own.prompts, own.targets, own.right)
+    header = task.header.format(**{n: v.replace("_", " ") for n, v in example.fields.items()})
+    return Item(tuple(shots), own.prompts, own.targets, own.right, header)
+
+
+def company(task: Task, example: Example) -> str:
+    """What an example shares with its shots: its group, or its direction of translation."""
+    return example.fields[task.group] if task.group else example.pair
+
+
+def question(task: Task, example: Example, asked: Item, index: int) -> str:
+    """What must be read whole of a prompt: all of it, but not the text that answers stand in."""
+    if example.context is None:
+        return asked.prompt(index)
+    fields = {**example.fields, task.context or "context": ""}
+    return (task.prompt_open or task.prompt).format(**fields)
 
 
 def spaced(prompt: str, target: str) -> str:

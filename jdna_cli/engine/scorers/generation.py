@@ -58,7 +58,7 @@ class Generation(Asking):
         written = self._written(model, encoded, measuring)
         marks = mark(self.task, encoded.records.examples, written)
         named = {name: marks.scores[name] for name in self.task.metrics if name in marks.scores}
-        protocol = "; ".join(part for part in (marks.protocol, encoded.cut) if part)
+        protocol = "; ".join(part for part in (marks.protocol, self.told_cut(encoded)) if part)
         return Evaluation(loss, {**named, **marks.scores}, marks.rows, protocol)
 
     def _written(self, model: Any, encoded: Asked, measuring: Measuring) -> list[str]:
@@ -67,7 +67,7 @@ class Generation(Asking):
         done, device = 0, measuring.accelerator.device
         prompts_ = [encoded.pairs[i][0].prompt for i in range(len(encoded))]
         if self.causal:
-            room = self.max_length - self._most
+            room = self.max_length - self.reserve
             prompts_ = [prompt[-room:] for prompt in prompts_]
         pairs = [example.pair for example in encoded.records.examples]
         ends = self._ends()
@@ -92,6 +92,11 @@ class Generation(Asking):
                     done += len(indices)
                     measuring.tell("write", done, len(encoded))
         return found
+
+    @property
+    def reserve(self) -> int:
+        """An answer follows its prompt within the length of a decoder."""
+        return self._most if self.causal else 0
 
     @property
     def _most(self) -> int:

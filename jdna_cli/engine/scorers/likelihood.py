@@ -57,7 +57,7 @@ class Likelihood(Asking):
             "accuracy_norm": normed / n,
         }
         told = {name: scores[name] for name in self.task.metrics}
-        protocol = "; ".join(part for part in (PROTOCOL, encoded.cut) if part)
+        protocol = "; ".join(part for part in (PROTOCOL, self.told_cut(encoded)) if part)
         return Evaluation(total / count, {**told, "ties": ties / n}, rows, protocol)
 
     def _sums(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> list[list[float]]:

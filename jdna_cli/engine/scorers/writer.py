@@ -1,9 +1,9 @@
 """Models that write: prompts and what may follow them as tokens, and its likelihood.
 
 A decoder reads the prompt and what follows it as one text; an encoder-decoder encodes the prompt
-and decodes what follows. Tokens of a pair are those that the LM evaluation harness takes: spaces at
-the end of the prompt go to what follows, a decoder's pair is tokenised as one text and cut where
-the prompt's own tokens end.
+and decodes what follows. Tokens of a pair are those that the LM evaluation harness takes: white
+space at the end of the prompt goes to what follows, a decoder's pair is tokenised as one text and
+cut where the prompt's own tokens end.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import prompts
 from jdna_cli.tasks.records import Records
+from jdna_cli.tasks.rows import Example
 
 NOTHING = -100  # no token to be predicted here
 
@@ -34,6 +35,8 @@ class Pair:
 
     prompt: list[int]
     target: list[int]
+    lost: int = 0  # tokens that the prompt lost at its beginning, to fit
+    missing: int = 0  # tokens that the target lost at its end
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.target)
@@ -46,7 +49,7 @@ class Asked:
     pairs: tuple[tuple[Pair, ...], ...]
     items: tuple[prompts.Item, ...]
     records: Records
-    cut: str = ""  # how many prompts lost their beginning, and how much, in words
+    torn: str = ""  # the first question or option that is not read whole, in words
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -161,18 +164,21 @@ class Asking(Writer):
     """Prompts, and targets that may follow them."""
 
     ends = False  # whether a target is learnt with the token that ends a text
-    _lost: list[int]  # tokens that each prompt that was too long has lost
+
+    @property
+    def reserve(self) -> int:
+        """Tokens of the length that are kept free for what is written."""
+        return 0
 
     def encode(self, records: Records, shown: Shown | None = None) -> Asked:
         """Prompts with their shots, and targets."""
         items = tuple(
-            prompts.item(self.task, e, (shown or {}).get(e.pair, ()), not self.causal)
-            for e in records.examples
+            prompts.item(self.task, example, self._shots(example, shown), not self.causal)
+            for example in records.examples
         )
         flat = [(self._opening(item, i), item.targets[i], example.pair)
                 for item, example in zip(items, records.examples, strict=True)
                 for i in range(len(item.targets))]  # fmt: skip
-        self._lost = []
         found = self._pairs(flat)
         for (_, target, _), pair in zip(flat, found, strict=True):
             if not pair.target:
@@ -181,14 +187,62 @@ class Asking(Writer):
                 )
         pairs = iter(found)
         told = tuple(tuple(next(pairs) for _ in item.targets) for item in items)
-        return Asked(told, items, records, self._told_cut(len(flat)))
+        return Asked(told, items, records, self._torn(told, items, records))
 
-    def _told_cut(self, count: int) -> str:
-        if not self._lost:
+    def _shots(self, example: Example, shown: Shown | None) -> Sequence[Example]:
+        if shown is None:
+            return ()
+        shared = prompts.company(self.task, example)
+        if shared not in shown:
+            raise RequestError(
+                f"--shots: the training split of task {self.task.name!r} has no example of "
+                f"{self.task.group} {shared!r}"
+            )
+        return shown[shared]
+
+    def told_cut(self, asked: Asked) -> str:
+        """How many prompts lost their beginning and how much, in words; nothing where none did."""
+        every = [pair for own in asked.pairs for pair in own]
+        lost = [one for one in map(self._lost, every) if one]
+        if not lost:
             return ""
+        free = f", with {self.reserve} for the answer" if self.reserve else ""
         return (
-            f"{len(self._lost)} of {count} prompts lost their beginning, up to "
-            f"{max(self._lost)} tokens, to fit into {self.max_length}"
+            f"{len(lost)} of {len(every)} prompts lost their beginning, up to "
+            f"{max(lost)} tokens, to fit into {self.max_length}{free}"
+        )
+
+    def _lost(self, pair: Pair) -> int:
+        """Tokens that a prompt loses, before what is written has its room and after."""
+        room = self.max_length - self.reserve
+        return pair.lost + (max(0, len(pair.prompt) - room) if self.reserve else 0)
+
+    def _torn(
+        self,
+        pairs: Sequence[Sequence[Pair]],
+        items: Sequence[prompts.Item],
+        records: Records,
+    ) -> str:
+        """The first example of which the question without its shots, or an option, is cut."""
+        for own, item, example in zip(pairs, items, records.examples, strict=True):
+            for i, pair in enumerate(own):
+                whole = len(pair.target) + pair.missing
+                if pair.missing:
+                    return self._too_long(f"the answer {example.id}", whole, self.max_length - 1)
+                if not (lost := self._lost(pair)):
+                    continue
+                alone = prompts.Item((), (prompts.question(self.task, example, item, i),), ("",))
+                opening = self._opening(alone, 0)
+                least = len(self.tokens([opening], add_special_tokens=False)["input_ids"][0])
+                kept = len(pair.prompt) + pair.lost - lost
+                if kept < least:
+                    return self._too_long(f"the question of {example.id}", least, kept)
+        return ""
+
+    def _too_long(self, what: str, needed: int, there: int) -> str:
+        return (
+            f"task {self.task.name!r}: {what} takes {needed} tokens, and {there} are left for it "
+            f"of --max-length {self.max_length}"
         )
 
     def _opening(self, item: prompts.Item, index: int) -> str:
@@ -198,14 +252,15 @@ class Asking(Writer):
             return item.shown + prompt
         turns = [
             {"role": role, "content": text}
-            for shot in item.shots
+            for shot in (*item.shots, (prompt, ""))
             for role, text in zip(("user", "assistant"), shot, strict=True)
-        ]
+        ][:-1]
+        turns[0]["content"] = item.header + turns[0]["content"]
         tokenizer = self.tokens.tokenizer
         if not tokenizer.chat_template:
             raise RequestError("--chat: the model's tokenizer has no chat template")
         found: str = tokenizer.apply_chat_template(
-            [*turns, {"role": "user", "content": prompt}],
+            turns,
             tokenize=False,
             add_generation_prompt=True,
         )
@@ -219,14 +274,17 @@ class Asking(Writer):
         for pair in dict.fromkeys(pair for _, _, pair in texts):
             own = [i for i, text in enumerate(texts) if text[2] == pair]
             read, written = self._apart([texts[i][:2] for i in own], pair)
+            most = self.max_length
             for i, prompt, target in zip(own, read, written, strict=True):
-                found[i] = Pair(prompt, target)
+                lost, missing = max(0, len(prompt) - most), max(0, len(target) - most)
+                found[i] = Pair(prompt[-most:], target[:most], lost, missing)
         return [pair for pair in found if pair is not None]
 
     def _causal(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
         openings, wholes = [], []
         for prompt, target in texts:
-            bare = prompt.rstrip(" ")
+            # An option takes the white space before it; what is written comes after it.
+            bare = prompt.rstrip(" ") if self.ends else prompt.rstrip()
             joint = target if self.conditions.chat else prompts.spaced(prompt, target)
             openings.append(bare)
             wholes.append(bare + prompt[len(bare) :] + joint)
@@ -247,13 +305,12 @@ class Asking(Writer):
             *target,
             *([self.tokens.end] if self.ends and self.tokens.end is not None else []),
         ]
-        target = target[: self.max_length - 1]
+        read = target[: self.max_length - 1]
         prompt = prompt or [start if start is not None else self.tokens.pad]
         # The last token of a target is not read: it is what is to be predicted.
-        room = self.max_length - len(target) + 1
-        if len(prompt) > room:
-            self._lost.append(len(prompt) - room)
-        return Pair(prompt[-room:], target)
+        room = self.max_length - len(read) + 1
+        lost, missing = max(0, len(prompt) - room), len(target) - len(read)
+        return Pair(prompt[-room:], read, lost, missing)
 
     def _apart(
         self, texts: Sequence[tuple[str, str]], pair: str
@@ -271,8 +328,7 @@ class Asking(Writer):
         if self.decoder_start is not None:
             # What decoding starts with is not written again.
             names = [ids[1:] if ids[:1] == [self.decoder_start] else ids for ids in names]
-        self._lost += [len(ids) - self.max_length for ids in read if len(ids) > self.max_length]
-        return [ids[-self.max_length :] for ids in read], [ids[: self.max_length] for ids in names]
+        return read, names
 
 
 def token_losses(logits: Tensor, due: Tensor) -> Tensor:
