@@ -79,6 +79,7 @@ class Outcome:
     device: str = ""
     dtype: str | None = None
     protocol: str | None = None  # how it was measured, where a metric's name does not say it
+    examples: dict[str, dict[str, int]] | None = None  # of each split: read, and used
     remark: str | None = None  # what was done otherwise than asked, and is recorded
     notes: tuple[str, ...] = ()
 

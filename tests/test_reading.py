@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from jdna_cli import tasks
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import reading
+from jdna_cli.tasks import reading, records
 
 ROWS = [{"text": "café", "label": "0"}, {"text": "bad", "label": "1"}]
 CSV = "text,label\ncafé,0\nbad,1\n"
@@ -82,3 +83,24 @@ def test_parquet_is_read_as_a_task_and_a_damaged_file_is_one_line(jdna, bert, tm
     assert jdna(*args, "--json").json["run"]["status"] == "finished"
     (folder / "train.parquet").write_bytes(b"no")
     assert "no Parquet file" in jdna(*args, code=2).err
+
+
+def test_what_was_read_is_counted_printed_and_recorded(jdna, bert):
+    recipe = ("--epochs", 1, "--max-train-samples", 40)
+    run = jdna("finetune", bert, "--task", "living", *recipe, "--json").json["run"]
+    train, validation = (
+        len(records.load(tasks.get("living"), split, None)) for split in ("train", "validation")
+    )
+    assert run["examples"] == {
+        "train": {"read": train, "used": 40},
+        "validation": {"read": validation, "used": validation},
+    }
+    told = f"examples: train 40 of {train:,} · validation {validation:,}"
+    assert told in jdna("finetune", bert, "--task", "living", *recipe).out
+    assert told in jdna("runs", "show", 1).out
+    found = jdna("eval", "run:1", "--task", "living", "--json").json["run"]
+    assert found["examples"] == {"validation": {"read": validation, "used": validation}}
+    pruned = jdna("prune", bert, "--sparsity", 0.5, "--json").json["run"]
+    assert pruned["examples"] is None
+    (row,) = jdna("db", "query", "SELECT examples FROM run WHERE id = 3", "--format", "json").json
+    assert row["examples"] is None

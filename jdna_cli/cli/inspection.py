@@ -127,6 +127,8 @@ def show_run(
         print(f"  {name:28} {showing.format_number(value)}")
     if outcome.protocol:
         print(f"measured by: {outcome.protocol}")
+    if run.examples:
+        print(f"examples: {showing.counts(run.examples)}")
     if outcome.remark:
         print(f"remark: {outcome.remark}")
     for layer in outcome.layers:

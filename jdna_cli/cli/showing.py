@@ -50,6 +50,7 @@ _COLUMNS = (
     "started_at",
     "finished_at",
     "device",
+    "examples",
     "remark",
     "error",
 )
@@ -122,11 +123,22 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
         print(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
         if outcome.protocol:
             print(f"measured by: {outcome.protocol}")
+        if run.examples:
+            print(f"examples: {counts(run.examples)}")
         if outcome.layers:
             print(f"zeros among prunable weights: {outcome.pruned:,} of {outcome.prunable:,}")
         print(f"files: {done.folder}")
     if plot is not None:
         print(f"plot: {plot}")
+
+
+def counts(examples: dict[str, dict[str, int]]) -> str:
+    """How many examples were read of each split, and used where that is not all, in words."""
+    return " · ".join(f"{split} {_of(one)}{one['read']:,}" for split, one in examples.items())
+
+
+def _of(counted: dict[str, int]) -> str:
+    return f"{counted['used']:,} of " if counted["used"] != counted["read"] else ""
 
 
 def _size(run: Run, outcome: Outcome) -> str:

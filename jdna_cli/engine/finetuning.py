@@ -17,7 +17,7 @@ from jdna_cli.engine import card, checkpoints, cluster, devices, dynamics, model
 from jdna_cli.engine.distillation import Teacher
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.place import Place, Surroundings, write_predictions, write_records
-from jdna_cli.engine.preparation import examples, prepare, scorer_for
+from jdna_cli.engine.preparation import counted, examples, prepare, scorer_for
 from jdna_cli.engine.schedule import Rounds
 from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
 from jdna_cli.engine.training import Extras, Training
@@ -128,6 +128,10 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
             device=devices.name(accelerator.device),
             dtype="float32",
             protocol=latest[task.evaluation_splits[0]].protocol or None,
+            examples={
+                "train": counted(full, records_),
+                **{split: counted(part.records) for split, part in held_out.items()},
+            },
             remark=_remark(spec, training.parts),
             notes=tuple(notes),
         )

@@ -12,7 +12,7 @@ from jdna_cli.engine import devices, timing
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.files import whole
 from jdna_cli.engine.place import Place, write_predictions, write_records
-from jdna_cli.engine.preparation import prepare, scorer_for
+from jdna_cli.engine.preparation import counted, prepare, scorer_for
 from jdna_cli.engine.scorers.scorer import Measuring
 from jdna_cli.engine.scorers.writer import Asked
 from jdna_cli.errors import RequestError
@@ -62,6 +62,7 @@ def evaluate(
         **kind,
         device=devices.name(accelerator.device),
         protocol=found.protocol or None,
+        examples={spec.split: counted(part.records)},
     )
     with whole(place.folder) as target:
         write_predictions(target, spec.split, part.records, found)
@@ -105,6 +106,7 @@ def interpolate(
         device=devices.name(device),
         dtype="float32",
         protocol=here.protocol or None,
+        examples={spec.split: counted(part.records)},
     )
     with whole(place.folder) as target:
         write_records(target, spec, outcome)

@@ -82,6 +82,11 @@ def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> 
     return found
 
 
+def counted(read: Records, used: Records | None = None) -> dict[str, int]:
+    """How many examples were read, and how many of them used."""
+    return {"read": len(read), "used": len(read if used is None else used)}
+
+
 def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:
     """Read, check and tokenise one split, with its shots."""
     task, put = scorer.task, scorer.conditions

@@ -357,7 +357,7 @@ class Ledger:
             found.device = outcome.device
             found.bits = outcome.bits
             found.dtype, found.protocol = outcome.dtype, outcome.protocol
-            found.remark = outcome.remark
+            found.remark, found.examples = outcome.remark, outcome.examples
             if outcome.bits_per_weight is not None:
                 found.bits_per_weight = outcome.bits_per_weight
             if outcome.sparsity is not None:

@@ -47,8 +47,9 @@ def _moment(doc: str, *, null: bool = True) -> Any:
     return Field(sa_column=sa.Column(kind, nullable=null, doc=doc))
 
 
-def _json(doc: str) -> Any:
-    return Field(sa_column=sa.Column(sa.JSON, nullable=False, doc=doc))
+def _json(doc: str, *, null: bool = False) -> Any:
+    # Nothing is NULL, and not JSON's own null.
+    return Field(sa_column=sa.Column(sa.JSON(none_as_null=null), nullable=null, doc=doc))
 
 
 def _of_run(doc: str, *, null: bool = False, cascade: bool = True, key: bool = False) -> Any:
@@ -142,6 +143,9 @@ class Run(SQLModel, table=True):
         "under which rule it was measured: 2 where log-likelihoods or written answers are taken as "
         "since version 0.2, 3 where prompts are put as since then, else 1; runs of different rules "
         "are never compared"
+    )
+    examples: dict[str, Any] | None = _json(
+        "of each split, how many examples were read, and how many used", null=True
     )
     remark: str | None = _text("what was done otherwise than asked")
     error: str | None = _text("why it failed or was interrupted, in one line")
