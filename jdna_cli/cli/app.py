@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from jdna_cli import __version__
-from jdna_cli.cli import commands, inspection, reporting, sweeping
+from jdna_cli.cli import commands, examples, inspection, reporting, sweeping
 from jdna_cli.compute import threads
 from jdna_cli.errors import JdnaError, redact
 
@@ -67,7 +67,7 @@ class Boundary(TyperGroup):
 app = typer.Typer(
     cls=Boundary,
     no_args_is_help=False,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="How much of a pre-trained model can be pruned before a task breaks, and do the hard "
@@ -92,17 +92,17 @@ def _root(
         print(context.get_help())
 
 
-app.command("prune")(commands.prune)
-app.command("finetune")(commands.finetune)
-app.command("eval")(commands.evaluate)
-app.command("interpolate")(commands.interpolate)
-app.command("report")(reporting.report)
-app.command("sweep")(sweeping.sweep)
-app.command("demo")(commands.demo)
+app.command("prune", epilog=examples.of("prune"))(commands.prune)
+app.command("finetune", epilog=examples.of("finetune"))(commands.finetune)
+app.command("eval", epilog=examples.of("eval"))(commands.evaluate)
+app.command("interpolate", epilog=examples.of("interpolate"))(commands.interpolate)
+app.command("report", epilog=examples.of("report"))(reporting.report)
+app.command("sweep", epilog=examples.of("sweep"))(sweeping.sweep)
+app.command("demo", epilog=examples.of("demo"))(commands.demo)
 app.add_typer(inspection.runs, name="runs")
 app.add_typer(inspection.tasks, name="tasks")
 app.add_typer(inspection.db, name="db")
-app.command("doctor")(inspection.doctor)
+app.command("doctor", epilog=examples.of("doctor"))(inspection.doctor)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,19 @@ PLAIN_SECONDS = 15.0  # between lines of progress where there is no terminal
 def say(text: str) -> None:
     """One line to standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def tell(text: str, indent: str = "  ") -> None:
+    """One line of words to standard output, folded where the terminal ends."""
+    from jdna_cli.reports import tables
+
+    print(tables.wrapped(text, indent))
+
+
+def place(path: Path) -> str:
+    """A path as one would name it from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 class Reporter:

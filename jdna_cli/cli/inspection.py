@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jdna_cli import clock
+from jdna_cli import clock, command_line
+from jdna_cli.cli import completing, examples
 from jdna_cli.cli import options as o
+from jdna_cli.cli.console import place, tell
 from jdna_cli.errors import JdnaError, RequestError, redact
 from jdna_cli.store import schema
 
@@ -24,7 +26,12 @@ runs = typer.Typer(help="List, show, or remove recorded runs.", no_args_is_help=
 tasks = typer.Typer(help="List or show the tasks.", no_args_is_help=True)
 db = typer.Typer(help="Where the database is, upgrade it, or ask it in SQL.", no_args_is_help=True)
 
-Number = Annotated[int, typer.Argument(metavar="ID", help="Number of the run.", min=1)]
+Number = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", help="Number of the run.", min=1, autocompletion=completing.numbers
+    ),
+]
 
 
 def url_of(home: Path, url: str | None) -> str:
@@ -39,7 +46,7 @@ def _print_json(value: Any) -> None:
 # ------------------------------------------------------------------------------------------- runs
 
 
-@runs.command("list")
+@runs.command("list", epilog=examples.of("runs list"))
 def list_runs(
     task: Annotated[str | None, typer.Option(help="Only runs on this task.")] = None,
     status: Annotated[str | None, typer.Option(help="Only runs of this status.")] = None,
@@ -91,7 +98,7 @@ def _run_row(row: dict[str, Any]) -> list[str]:
     return ["" if value is None else str(value) for value in (*values, pruned, seed, score)]
 
 
-@runs.command("show")
+@runs.command("show", epilog=examples.of("runs show"))
 def show_run(
     number: Number, home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False
 ) -> None:
@@ -115,30 +122,30 @@ def show_run(
         }
         _print_json(found)
         return
-    print(f"run {run.id} · {showing.title(run)} · {run.status}")
+    tell(f"run {run.id} · {showing.title(run)} · {run.status}")
     if run.error:
-        print(f"error: {run.error}")
-    print(f"asked: {json.dumps(run.spec)}")
-    print(f"fingerprint: {run.fingerprint}")
-    print(f"started {clock.local(run.started_at)} on {run.device or run.host}")
+        tell(f"error: {run.error}")
+    tell(f"again: {command_line.of_recorded(run.kind, run.spec)}")
+    tell(f"fingerprint: {run.fingerprint}")
+    tell(f"started {clock.local(run.started_at)} on {run.device or run.host}")
     if run.parent:
-        print(f"made from run {run.parent}")
+        tell(f"made from run {run.parent}")
     for name, value in showing.metrics_of(outcome).items():
-        print(f"  {name:28} {showing.format_number(value)}")
+        tell(f"  {name:28} {showing.format_number(value)}")
     if outcome.protocol:
-        print(f"measured by: {outcome.protocol}")
+        tell(f"measured by: {outcome.protocol}")
     if run.examples:
-        print(f"examples: {showing.counts(run.examples)}")
+        tell(f"examples: {showing.counts(run.examples)}")
     if outcome.remark:
-        print(f"remark: {outcome.remark}")
+        tell(f"remark: {outcome.remark}")
     for layer in outcome.layers:
-        print(f"  {layer.sparsity:7.2%} zeros  {layer.name} {list(layer.shape)}")
+        tell(f"  {layer.sparsity:7.2%} zeros  {layer.name} {list(layer.shape)}")
     for line in showing.pruning_lines(outcome) if outcome.layers else []:
-        print(line)
-    print(f"files: {folder}")
+        tell(line)
+    tell(f"files: {place(folder)}")
 
 
-@runs.command("rm")
+@runs.command("rm", epilog=examples.of("runs rm"))
 def remove_run(
     number: Number, home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False
 ) -> None:
@@ -158,7 +165,8 @@ def remove_run(
     if as_json:
         _print_json({"removed": number, "files": str(folder), "files_removed": own})
     else:
-        print(f"removed run {number}{f' and {folder}' if own else f'; its files stay at {folder}'}")
+        there = place(folder)
+        tell(f"removed run {number}{f' and {there}' if own else f'; its files stay at {there}'}")
 
 
 def require_database(home: Path, url: str | None) -> None:
@@ -198,7 +206,7 @@ SELECT task, model, AVG(score) AS dense, COUNT(*) AS seeds FROM (
 """
 
 
-@tasks.command("list")
+@tasks.command("list", epilog=examples.of("tasks list"))
 def list_tasks(
     data_dir: o.DataDir = None,
     home: o.Home = o.DEFAULT_HOME,
@@ -207,6 +215,7 @@ def list_tasks(
 ) -> None:
     """All tasks: kind, metric, size, a person's score, the latest dense model's, and difficulty."""
     from jdna_cli.reports import tables
+    from jdna_cli.reports.source import short
     from jdna_cli.store import reading
     from jdna_cli.tasks import all_tasks
 
@@ -230,8 +239,8 @@ def list_tasks(
         for kind in kinds
     ]
     print(tables.sections_as_text(groups, "table"), end="")
-    if models := sorted({row["dense_model"] for row in found if "dense_model" in row}):
-        print(f"dense: {', '.join(models)}; difficulty: (human − dense) / human")
+    if models := sorted({short(row["dense_model"]) for row in found if "dense_model" in row}):
+        tell(f"dense: {', '.join(models)}; difficulty: (human − dense) / human")
 
 
 def _sizes(task: Task, data_dir: Path | None) -> dict[str, int]:
@@ -260,10 +269,15 @@ def _task_row(row: dict[str, Any]) -> list[str]:
     return [*names, percent("human"), percent("dense"), percent("difficulty"), row["description"]]
 
 
-@tasks.command("show")
+@tasks.command("show", epilog=examples.of("tasks show"))
 def show_task(
     name: Annotated[
-        str, typer.Argument(metavar="TASK", help="Name of a task, or a TOML file with one.")
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="Name of a task, or a TOML file with one.",
+            autocompletion=completing.tasks,
+        ),
     ],
     data_dir: o.DataDir = None,
     as_json: o.Json = False,
@@ -285,7 +299,7 @@ def show_task(
 # --------------------------------------------------------------------------------------------- db
 
 
-@db.command("path")
+@db.command("path", epilog=examples.of("db path"))
 def path_of_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False) -> None:
     """Where the database is."""
     url = url_of(home, db)
@@ -296,7 +310,7 @@ def path_of_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json =
         print(shown)
 
 
-@db.command("upgrade")
+@db.command("upgrade", epilog=examples.of("db upgrade"))
 def upgrade_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = False) -> None:
     """Bring the database to the newest schema; the old one is copied beside it first."""
     from jdna_cli.store import database
@@ -310,7 +324,7 @@ def upgrade_db(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json =
         print(f"schema {schema}")
 
 
-@db.command("query")
+@db.command("query", epilog=examples.of("db query"))
 def query_db(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement that reads.")],
     output: Annotated[o.Format, typer.Option("--format", help="How to write it.")] = o.Format.TABLE,
@@ -344,7 +358,7 @@ def doctor(home: o.Home = o.DEFAULT_HOME, db: o.Db = None, as_json: o.Json = Fal
         _print_json({"checks": [dict(zip(names, check, strict=True)) for check in checks]})
     else:
         for name, ok, detail in checks:
-            print(f"{'ok ' if ok else 'BAD'}  {name:14} {detail}")
+            tell(f"{'ok ' if ok else 'BAD'}  {name:14} {detail}", indent=" " * 20)
     if not all(ok for _, ok, _ in checks):
         raise JdnaError("something is wrong, see the lines marked BAD")
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from jdna_cli.cli import completing
+
 MODEL_HELP = "Hub id (optional @revision), local folder, or run:ID."
 _RECIPE, _WHERE, _PRUNING, _KNOBS = "Recipe", "Where", "Pruning", "Difficulty"
 _ROUNDING, _CALIBRATION, _TEACHING = "Quantisation", "Calibration", "Teacher and dynamics"
@@ -92,8 +94,11 @@ class Format(StrEnum):
     JSON = "json"
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
-OtherModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+_MODEL = typer.Argument(
+    metavar="MODEL", help=MODEL_HELP, show_default=False, autocompletion=completing.models
+)
+Model = Annotated[str, _MODEL]
+OtherModel = Annotated[str, _MODEL]
 Task = Annotated[
     str,
     typer.Option(
@@ -101,6 +106,7 @@ Task = Annotated[
         metavar="TASK",
         help="Name of a task (`jdna tasks list`), or a TOML file that describes one.",
         show_default=False,
+        autocompletion=completing.tasks,
     ),
 ]
 TaskOrNone = Annotated[
@@ -109,6 +115,7 @@ TaskOrNone = Annotated[
         "--task",
         metavar="TASK",
         help="Name of a task (`jdna tasks list`), or a TOML file that describes one.",
+        autocompletion=completing.tasks,
     ),
 ]
 Split = Annotated[
@@ -135,6 +142,7 @@ Criterion = Annotated[
     typer.Option(
         help="What scores a weight's importance: magnitude, magnitude-inverse, random, gradient, "
         "fisher, wanda, sparsegpt, or a function of a file of your own, as in mine.py:score.",
+        autocompletion=completing.criteria,
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -313,6 +321,7 @@ Regime = Annotated[
         help="Transfer regime: dense, sparse, sparse-to-dense, dense-frozen, reinit, "
         "large-frozen; quantized, quantized-to-dense. By default sparse where something was "
         "pruned, quantized where it was rounded, else dense.",
+        autocompletion=completing.regimes,
         rich_help_panel=_RECIPE,
     ),
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jdna_cli.cli import completing
 from jdna_cli.cli import options as o
 from jdna_cli.errors import RequestError
 
@@ -28,10 +29,11 @@ def _day(what: str) -> Any:
     )  # fmt: skip
 
 
-def _some(what: str, metavar: str) -> Any:
+def _some(what: str, metavar: str, completed: Any = None) -> Any:
     return typer.Option(
-        metavar=metavar, help=f"{what}; again for more.", rich_help_panel=_WHICH, show_default=False
-    )
+        metavar=metavar, help=f"{what}; again for more.", rich_help_panel=_WHICH,
+        show_default=False, autocompletion=completed,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,13 @@ class Targets:
 
 # Shared by all reports: which runs.
 Models = Annotated[list[str] | None, _some("Only runs from this pre-trained model", "MODEL")]
-Tasks = Annotated[list[str] | None, _some("Only runs on this task", "TASK")]
-Regimes = Annotated[list[str] | None, _some("Only this transfer regime", "REGIME")]
-Criteria = Annotated[list[str] | None, _some("Only weights chosen by this criterion", "NAME")]
+Tasks = Annotated[list[str] | None, _some("Only runs on this task", "TASK", completing.tasks)]
+Regimes = Annotated[
+    list[str] | None, _some("Only this transfer regime", "REGIME", completing.regimes)
+]
+Criteria = Annotated[
+    list[str] | None, _some("Only weights chosen by this criterion", "NAME", completing.criteria)
+]
 Patterns = Annotated[
     list[str] | None,
     _some("Only this pattern: unstructured, N:M for all of those, or one as 2:4", "PATTERN"),
@@ -62,7 +68,10 @@ def report(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="[NAME]", help="Which report; `list` names all.", show_default=False
+            metavar="[NAME]",
+            help="Which report; `list` names all.",
+            show_default=False,
+            autocompletion=completing.reports,
         ),
     ] = "drop",
     figure: Annotated[
@@ -79,7 +88,9 @@ def report(
     seed: Seeds = None,
     since: Since = None,
     until: Until = None,
-    run: Annotated[list[int] | None, _some("compare: the two runs", "ID")] = None,
+    run: Annotated[
+        list[int] | None, _some("compare: the two runs", "ID", completing.numbers)
+    ] = None,
     tolerance: Annotated[
         str, typer.Option(help="verdict, advise: drop that still counts as none, as 1% or 0.01.")
     ] = "1%",

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.cli.console import say
+from jdna_cli.cli.console import place, say, tell
 from jdna_cli.jobs.running import Done
+from jdna_cli.reports.source import short
 from jdna_cli.results import LayerSparsity, Outcome, Planned
 from jdna_cli.store.tables import Run
 
@@ -111,25 +112,25 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
         return
     run, outcome = done.run, done.outcome
     again = " (answered from the database)" if done.cached else ""
-    print(f"run {run.id} · {title(run)}{again}")
+    tell(f"run {run.id} · {title(run)}{again}")
     if run.kind == "prune":
         for line in pruning_lines(outcome):
-            print(line)
-        print(f"model: {done.folder} ({_size(run, outcome)})")
+            tell(line)
+        tell(f"model: {place(done.folder)} ({_size(run, outcome)})")
     else:
         if run.kind == "interpolate":
             _print_points(done)
         metrics = metrics_of(outcome)
-        print(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
+        tell(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
         if outcome.protocol:
-            print(f"measured by: {outcome.protocol}")
+            tell(f"measured by: {outcome.protocol}")
         if run.examples:
-            print(f"examples: {counts(run.examples)}")
+            tell(f"examples: {counts(run.examples)}")
         if outcome.layers:
-            print(f"zeros among prunable weights: {outcome.pruned:,} of {outcome.prunable:,}")
-        print(f"files: {done.folder}")
+            tell(f"zeros among prunable weights: {outcome.pruned:,} of {outcome.prunable:,}")
+        tell(f"files: {place(done.folder)}")
     if plot is not None:
-        print(f"plot: {plot}")
+        tell(f"plot: {plot}")
 
 
 def counts(examples: dict[str, dict[str, int]]) -> str:
@@ -164,8 +165,8 @@ def show_plan(planned: list[Planned], json_asked: bool) -> None:
         return
     for tensor in planned:
         what = "prunable" if tensor.reason is None else f"no: {tensor.reason}"
-        print(f"{tensor.name} {list(tensor.shape)}  {what}")
-    print(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
+        tell(f"{tensor.name} {list(tensor.shape)}  {what}")
+    tell(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
 
 
 def title(run: Run) -> str:
@@ -175,7 +176,7 @@ def title(run: Run) -> str:
         "finetune": "fine-tuned",
         "eval": "evaluated",
     }
-    parts = [f"{what.get(run.kind, 'interpolated')} {run.model}"]
+    parts = [f"{what.get(run.kind, 'interpolated')} {short(run.model)}"]
     if run.task:
         parts.append(f"on {run.task}")
     if run.pattern:
@@ -191,7 +192,7 @@ def title(run: Run) -> str:
 
 
 def _taught(run: Run) -> str:
-    return f"taught by {run.teacher}" if run.teacher and run.kind == "finetune" else ""
+    return f"taught by {short(run.teacher)}" if run.teacher and run.kind == "finetune" else ""
 
 
 def pruning_lines(outcome: Outcome) -> list[str]:
@@ -204,7 +205,8 @@ def pruning_lines(outcome: Outcome) -> list[str]:
     ]
     most = max(outcome.layers, key=lambda x: x.sparsity)
     least = min(outcome.layers, key=lambda x: x.sparsity)
-    lines.append(f"most: {_layer(most)} · least: {_layer(least)}")
+    if most.sparsity > least.sparsity:
+        lines.append(f"most: {_layer(most)} · least: {_layer(least)}")
     if collapsed := outcome.collapsed():
         lines.append(f"collapsed, at most 1 % of the weights left: {', '.join(collapsed)}")
     return lines

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jdna_cli import registry
+from jdna_cli.cli import completing
 from jdna_cli.cli import options as o
-from jdna_cli.cli.console import say
+from jdna_cli.cli.console import say, tell
 from jdna_cli.cli.sweep_board import Board, duration
 from jdna_cli.errors import RequestError
 
@@ -46,6 +47,7 @@ def sweep(
             metavar="EXPERIMENT",
             help="Name of an experiment (`jdna sweep --list`), or a TOML file that describes one.",
             show_default=False,
+            autocompletion=completing.experiments,
         ),
     ] = None,
     list_all: Annotated[
@@ -220,8 +222,8 @@ def _list(as_json: bool) -> None:
     if as_json:
         print(json.dumps({"experiments": found}))
         return
-    rows = [[str(row[k]) for k in ("name", "cells", "model", "title", "source")] for row in found]
-    tables.plain(("name", "cells", "model", "title", "source"), rows)
+    columns = ("name", "cells", "model", "source")  # a title says what a name says
+    tables.plain(columns, [[str(row[k]) for k in columns] for row in found])
 
 
 def _models(asked: Any) -> str:
@@ -249,20 +251,20 @@ def _show_plan(name: str, title: str, plan: Plan, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"experiment": name, **told}))
         return
-    print(f"{name} · {title}")
-    print(f"cells: {told['cells']} · in the database: {told['recorded']}")
+    tell(f"{name} · {title}")
+    tell(f"cells: {told['cells']} · in the database: {told['recorded']}")
     if plan.waiting:
         kinds = " · ".join(f"{count} {kind}" for kind, count in told["waiting"].items())
-        print(f"to run: {kinds}")
+        tell(f"to run: {kinds}")
         known = len(plan.waiting) - plan.unknown
         if known:
-            print(f"time, one after the other: {duration(plan.seconds)} for {known} of them, "
+            tell(f"time, one after the other: {duration(plan.seconds)} for {known} of them, "
                   "by past runs of the same model and task")  # fmt: skip
         if plan.unknown:
-            print(f"time not known: {plan.unknown} cells, nothing like them has been run here")
-        print(f"disk, at most: {plan.disk / 1e9:.2f} GB of models")
+            tell(f"time not known: {plan.unknown} cells, nothing like them has been run here")
+        tell(f"disk, at most: {plan.disk / 1e9:.2f} GB of models")
         if plan.unmeasured:
-            print(f"size not known, not here yet: {', '.join(plan.unmeasured)}")
+            tell(f"size not known, not here yet: {', '.join(plan.unmeasured)}")
 
 
 def _finish(
@@ -291,7 +293,7 @@ def _finish(
         if state.runs:
             source = reporting.source_of(url, home)
             print(reporting.write(report, source, reporting.Targets(plot=plot)), end="")
-        print(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
+        tell(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
               f"{len(failures)} failed · {duration(seconds)}")  # fmt: skip
         if failures:
             from jdna_cli.reports import tables

@@ -83,53 +83,113 @@ _SHADES = ((255, 16), (224, 16), (217, 16), (210, 16), (203, 16), (160, 231), (8
 _GAP = "  "
 
 
+def room() -> int | None:
+    """Columns of the terminal, or those that COLUMNS names; None: as many as it takes."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """A line of words as lines that fit the terminal; what has no space is never broken."""
+    width = room()
+    if width is None or _cells(text) <= width:
+        return text
+    return "\n".join(_words(text, width, indent))
+
+
+def _words(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+    )
+
+
 def _terminal(section: Section) -> str:
-    """As wide as the terminal: columns that do not fit go to a second table below."""
-    terminal = sys.stdout.isatty()
-    coloured = terminal and not os.environ.get("NO_COLOR")
-    room = shutil.get_terminal_size().columns if terminal else 10**6
-    widths = [_width(section, i) for i in range(len(section.columns))]
-    lines = [_bold(section.title, coloured)] if section.title else []
-    for chosen in _blocks(section, widths, room):
-        lines += ["", *_block(section, chosen, widths, room, coloured=coloured)]
+    """As wide as the terminal: texts are folded, else columns go to a second table below."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    width = room() or 10**6
+    lines = []
+    for title in _words(_printable(section.title), width, "  "):
+        lines.append(_bold(title, coloured))
+    for own in _blocks(section, _told(section), width):
+        lines += ["", *_block(section, own, coloured=coloured)]
     lines += [""] if section.notes else []
     for note in section.notes:
-        lines += textwrap.wrap(note, min(room, 100)) if terminal else [note]
+        lines += _words(note, min(width, 100)) if width < 10**6 else [note]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _blocks(section: Section, widths: list[int], room: int) -> list[list[int]]:
-    """Which columns stand in which of the tables."""
+def _told(section: Section) -> list[int]:
+    """The columns that say something."""
     count = len(section.columns)
-    fixed = section.fixed or count
-    blocks, current = [], list(range(fixed))
-    for i in range(fixed, count):
-        if i > fixed and sum(widths[j] + len(_GAP) for j in [*current, i]) > room + len(_GAP):
+    if not section.rows:
+        return list(range(count))
+    return [i for i in range(count) if i == 0 or any(set(row[i]) - {"·"} for row in section.rows)]
+
+
+_NARROW = 16  # a name is folded, or shortened, no further than to this
+_Widths = dict[int, int]  # of each column of a table
+
+
+def _blocks(section: Section, told: list[int], width: int) -> list[_Widths]:
+    """Which columns stand in which of the tables, and how wide."""
+    whole = _fitted(section, told, width)
+    if _total(whole) <= width:
+        return [whole]
+    fixed = [i for i in told if i < (section.fixed or 1)]
+    blocks, current = [], list(fixed)
+    for i in told[len(fixed) :]:
+        if current != fixed and _total(_fitted(section, [*current, i], width)) > width:
             blocks.append(current)
-            current = [0]
-        current.append(i)
-    return [*blocks, current]
+            fixed = current = [0]
+        current = [*current, i]
+    return [_fitted(section, block, width) for block in [*blocks, current]]
 
 
-def _block(
-    section: Section, chosen: list[int], widths: list[int], room: int, *, coloured: bool
-) -> list[str]:
-    numeric = {i: i > 0 and all(_numeric(row[i]) for row in section.rows) for i in chosen}
-    own = {i: widths[i] for i in chosen}
-    # Where even one table is too wide, its widest text is folded.
-    while sum(own.values()) + len(_GAP) * (len(own) - 1) > room:
-        texts = [i for i in chosen if not numeric[i] and own[i] > 12]
-        if not texts:
-            break
-        own[max(texts, key=lambda i: own[i])] -= 1
-    head = {i: section.columns[i] for i in chosen}
+def _total(widths: _Widths) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1)
+
+
+def _fitted(section: Section, chosen: Sequence[int], width: int) -> _Widths:
+    """Widths of columns: texts are folded between words, then names shortened, until they fit."""
+    cells_ = {i: [_printable(row[i]) for row in section.rows] for i in chosen}
+    own = {i: max(map(_cells, [section.columns[i], *cells_[i]])) for i in chosen}
+    least = {}
+    for i in chosen:
+        head = max(map(_cells, section.columns[i].split()), default=0)
+        if _is_numeric(section, i):
+            least[i] = max([head, *map(_cells, cells_[i])])
+        else:
+            longest = [_cells(word) for cell in cells_[i] for word in cell.split()]
+            prose = _NARROW if own[i] > 2 * _NARROW else 0
+            least[i] = max([head, prose, *longest])
+            if i == 0 and own[i] <= _NARROW:
+                least[i] = own[i]
+    short = {i: min(least[i], _NARROW) for i in chosen if not _is_numeric(section, i)}
+    # What a row is called comes last: it is what others are asked by.
+    for bound in (least, {i: n for i, n in short.items() if i}, short):
+        while _total(own) > width:
+            wide = [i for i in bound if own[i] > bound[i]]
+            if not wide:
+                break
+            own[max(wide, key=lambda i: own[i] - bound[i])] -= 1
+    return own
+
+
+def _is_numeric(section: Section, i: int) -> bool:
+    return i > 0 and all(_numeric(row[i]) for row in section.rows)
+
+
+def _block(section: Section, own: _Widths, *, coloured: bool) -> list[str]:
+    numeric = {i: _is_numeric(section, i) for i in own}
+    head = {i: section.columns[i] for i in own}
     lines = _row(head, own, numeric, {}, coloured=False)
-    lines.append(_GAP.join("─" * own[i] for i in chosen))
+    lines.append(_GAP.join("─" * width for width in own.values()))
     for number, row in enumerate(section.rows):
         heat = section.heat[number] if section.heat else ()
         start = section.fixed or len(section.columns)
-        shades = {i: heat[i - start] for i in chosen if i >= start and heat}
-        cells_ = {i: _printable(row[i]) for i in chosen}
+        shades = {i: heat[i - start] for i in own if i >= start and heat}
+        cells_ = {i: _printable(row[i]) for i in own}
         lines += _row(cells_, own, numeric, shades, coloured=coloured)
     return lines
 
@@ -160,7 +220,18 @@ def _row(
 
 
 def _fold(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width) if _cells(text) > width else [text]
+    if _cells(text) <= width:
+        return [text]
+    short = " ".join(_shortened(word, width) for word in text.split())
+    return _words(short, width)
+
+
+def _shortened(word: str, width: int) -> str:
+    """A name that is too long, without its middle."""
+    if _cells(word) <= width or width < 5:
+        return word
+    end = (width - 1) // 2
+    return f"{word[: width - 1 - end]}…{word[-end:]}"
 
 
 def _shaded(text: str, heat: float) -> str:
@@ -181,11 +252,6 @@ def _cells(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
-
-
-def _width(section: Section, i: int) -> int:
-    cells = [section.columns[i], *(_printable(row[i]) for row in section.rows)]
-    return max(map(_cells, cells))
 
 
 def _numeric(cell: str) -> bool:
