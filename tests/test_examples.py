@@ -115,3 +115,16 @@ def test_drops_over_examples_cover_at_their_rate():
         found = statistics.drop(dense, np.where(lost, 0.0, dense))
         hits += found.low <= 0.25 <= found.high
     assert hits / times > 0.9
+
+
+def test_an_interval_of_one_point_is_seen(tmp_path):
+    runs = [
+        (simulated.dense(**CELL), answers(0.8, 1)),
+        ({**CELL, "sparsity": 0.5}, answers(0.6, 2)),
+    ]
+    home = recorded(tmp_path / "home", runs)
+    for args in (("compare", "--run", 1, "--run", 2), ("drop",)):
+        file = tmp_path / f"{args[0]}.svg"
+        found = run_jdna("report", *args, "--home", home, "--plot", file)
+        assert found.code == 0, found.err
+        assert "LineCollection" in file.read_text(), "a bar with ends"

@@ -274,6 +274,26 @@ def test_advice_of_one_seed_rests_on_its_examples(measured):
     assert row["ci_low"] <= row["ci_high"]
 
 
+def test_advice_is_a_sentence_for_patterns_and_perplexity_too(tmp_path):
+    cell = {"model": "org/m", "seed": 1}
+    text = {**cell, "task": "text", "metric": "perplexity", "chance": None, "human": None}
+    rows = [simulated.dense(**text, score=20.0), simulated.dense(**cell, task="t", score=0.8)]
+    rows += [{**text, "sparsity": s, "score": v} for s, v in ((0.3, 20.1), (0.5, 30.0))]
+    rows += [{**cell, "task": "t", "pattern": p, "scope": None, "sparsity": s, "score": v}
+             for p, s, v in (("6:8", 0.25, 0.799), ("4:8", 0.5, 0.6))]  # fmt: skip
+    home = simulated.record(tmp_path / "home", rows)
+    told = " ".join(run_jdna("report", "advise", "--home", home).out.split())
+    assert "before perplexity rises above 20.20 (dense: 20.00)" in told
+    assert "6:8 (25% zeros) is the sparsest pattern measured before accuracy drops by" in told
+    home = simulated.record(
+        tmp_path / "worse",
+        [simulated.dense(**cell, task="t", score=0.8),
+         {**cell, "task": "t", "pattern": "4:8", "scope": None, "sparsity": 0.5, "score": 0.6}],
+    )  # fmt: skip
+    told = " ".join(run_jdna("report", "advise", "--home", home).out.split())
+    assert "at every pattern measured, from 4:8 on, accuracy drops by more than 1.0%" in told
+
+
 def test_own_runs_stand_beside_the_published_curves(jdna, tmp_path):
     own = {"model": "org/roberta", "task": "sst2"}
     found = [simulated.dense(**own, score=0.95), {**own, "sparsity": 0.5, "score": 0.9}]
@@ -553,7 +573,7 @@ def test_runs_are_exported_to_mlflow(jdna, bert, monkeypatch):
 # ------------------------------------------------------------------------------------------- cards
 
 
-def test_every_model_has_a_card(measured):
+def test_every_model_has_a_card(measured, monkeypatch):
     card = (measured.home / "3" / "README.md").read_text()
     head, body = card.removeprefix("---\n").split("\n---\n", 1)
     assert "- pruned" in head
@@ -566,6 +586,10 @@ def test_every_model_has_a_card(measured):
     pruned = (measured.home / "2" / "README.md").read_text()
     assert "Weights chosen by magnitude (scope global)" in pruned
     assert "quantised to 4 bits" in (measured.home / "4" / "README.md").read_text()
+    # A folder is no repository of the hub, whatever it is called.
+    monkeypatch.chdir(measured.home.parent)
+    measured("prune", "TinyBERT", "--sparsity", 0.2, "--out", measured.home.parent / "carded")
+    assert "base_model" not in (measured.home.parent / "carded" / "README.md").read_text()
 
 
 def test_no_two_rows_look_alike(tmp_path):

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from jdna_cli import __version__
 from jdna_cli.results import Outcome
-from jdna_cli.specs import FinetuneSpec, PruneSpec
+from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
 from jdna_cli.tasks import Task
 
 _HOW = {
@@ -25,7 +25,11 @@ _HOW = {
 
 
 def write(
-    target: Path, spec: PruneSpec | FinetuneSpec, outcome: Outcome, base: str, task: Task | None
+    target: Path,
+    spec: PruneSpec | FinetuneSpec,
+    outcome: Outcome,
+    base: ModelSource,
+    task: Task | None,
 ) -> None:
     """Write the card of a pruned or fine-tuned model.
 
@@ -33,12 +37,13 @@ def write(
         target: the model's folder.
         spec: what was asked.
         outcome: what was measured.
-        base: name of the model that it was made from, as the user gave it.
+        base: the model that it was made from.
         task: of a fine-tuning.
     """
-    local = base.startswith(("/", ".", "~", "run:")) or base.count("/") > 1
+    # What was fetched lies among the hub's snapshots; any other folder is nobody else's name.
+    local = not any(part.startswith("models--") for part in base.folder.parts)
     # A path says something of a machine, and nothing to a reader.
-    name = Path(base).name if local else base
+    name = Path(base.name).name if local else base.name
     taken = _taken(spec)
     data = ModelCardData(
         library_name="transformers",
@@ -46,7 +51,7 @@ def write(
               *(["quantized"] if spec.quantize else [])],
         model_name=f"{name} {taken}".strip(),
         eval_results=_results(outcome, task) or None,
-        base_model=None if local else base,
+        base_model=None if local else base.name.partition("@")[0],
     )  # fmt: skip
     lines = [f"---\n{data.to_yaml()}\n---", f"# {name}, {taken or 'fine-tuned'}", ""]
     lines += [*_done(spec, outcome, name, task), ""]

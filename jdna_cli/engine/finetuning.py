@@ -137,7 +137,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         )
         write_records(target, spec, outcome)
         if place.keeps_model:
-            card.write(target, spec, outcome, given.pretrained.name, task)
+            card.write(target, spec, outcome, given.pretrained, task)
     return outcome
 
 

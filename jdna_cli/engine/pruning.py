@@ -150,7 +150,7 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
             notes=tuple(notes),
         )
         write_records(target, spec, outcome)
-        card.write(target, spec, outcome, source.name, None)
+        card.write(target, spec, outcome, source, None)
     return outcome
 
 

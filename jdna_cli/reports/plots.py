@@ -143,7 +143,10 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         xs, ys, spreads = zip(*known, strict=True)
         low = [y - s for y, s in zip(ys, spreads, strict=True)]
         high = [y + s for y, s in zip(ys, spreads, strict=True)]
-        axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        if line.joined and len(known) > 1:
+            axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        else:  # a band of one point could not be seen
+            axis.errorbar(xs, ys, spreads, fmt="none", ecolor=style["color"], capsize=4)
 
 
 def _figure(width: float, height: float) -> Drawing:

@@ -17,6 +17,7 @@ from jdna_cli.reports.figures import Figure, Line, Panel
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Floats
 from jdna_cli.reports.tables import Section
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 EMPTY = (
     "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
@@ -162,24 +163,35 @@ def _sentence(row: Row) -> str:
             f"{row['_name']} on {row['label']}: no advice, for even the dense model "
             "is at chance level."
         )
-    way, metric = row["way"], row["metric"]
-    what = f"{row['critical_sparsity']:.0%}"
+    head = f"{row['_name']} on {row['label']} ({row['way']})"
+    if row["ci_low"] is None:
+        sure = "one seed and no saved answers, so how sure that is, is not known"
+    else:
+        sure = f"95 % interval {row['ci_low']:.0%} to {row['ci_high']:.0%} over {row['resampled']}"
+    limit = _limit(row)
+    found, least = row["critical_sparsity"], cells.level(row["_levels"][0])[1]
     if row["kind"] == "N:M":
-        what = f"{row['pattern']} ({what})" if row["pattern"] else "no N:M pattern measured"
-    sure = (
-        f"95 % interval {row['ci_low']:.0%} to {row['ci_high']:.0%} over {row['resampled']}"
-        if row["ci_low"] is not None
-        else "one seed and no saved answers, so how sure that is, is not known"
-    )
-    at_least = ""
-    if row["critical_sparsity"] >= row["highest_level"] - 1e-9:
-        at_least = ", the largest that was measured,"
-    elif row["kind"] == "unstructured":
-        at_least = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
+        if row["pattern"] is None:
+            return f"{head}: at every pattern measured, from {least} on, {limit} ({sure})."
+        return (
+            f"{head}: {row['pattern']} ({found:.0%} zeros) is the sparsest pattern measured before "
+            f"{limit} ({sure})."
+        )
+    if found >= row["highest_level"] - 1e-9:
+        bounds = ", the largest that was measured,"
+    else:
+        bounds = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
+    return f"{head}: {found:.0%} of the prunable weights may go{bounds} before {limit} ({sure})."
+
+
+def _limit(row: Row) -> str:
+    """What happens where more is taken: the metric passes what the tolerance leaves of it."""
+    metric, dense = row["metric"], row["dense_score"]
+    if metric in LOWER_IS_BETTER:
+        return f"{metric} rises above {dense / (1 - row['tolerance']):.2f} (dense: {dense:.2f})"
     return (
-        f"{row['_name']} on {row['label']} ({way}): {what} of the prunable weights "
-        f"may go{at_least} before {metric} drops by more than {row['tolerance']:.1%} of its dense "
-        f"{cells.score(metric, row['dense_score'])} ({sure})."
+        f"{metric} drops by more than {row['tolerance']:.1%} of its dense "
+        f"{cells.score(metric, dense)}"
     )
 
 

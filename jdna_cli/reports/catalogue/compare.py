@@ -129,4 +129,4 @@ def figure(rows: Sequence[Row]) -> Figure:
     ticks = tuple((float(i), row["split"]) for i, row in enumerate(points))
     title = f"run {rows[0]['first']} against run {rows[0]['second']}"
     panel = Panel(title, "split", (line,), ticks)
-    return Figure((panel,), "difference (points)", 0.0, "bands: 95 % paired bootstrap", title)
+    return Figure((panel,), "difference (points)", 0.0, "bars: 95 % paired bootstrap", title)
