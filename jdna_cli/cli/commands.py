@@ -38,10 +38,13 @@ def open_desk(
         raise RequestError("only finetune uses several processes: start this one by itself")
     if data_dir is not None and not data_dir.is_dir():
         raise RequestError(f"--data-dir: {data_dir} is no folder")
+    terminal = Terminal()
+    terminal.phase("starting")
     ledger = Ledger(home, db)
     try:
-        yield Desk(ledger, data_dir, force, resume, allow_pickle, Terminal())
+        yield Desk(ledger, data_dir, force, resume, allow_pickle, terminal)
     finally:
+        terminal.phase("")
         ledger.close()
 
 

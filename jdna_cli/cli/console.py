@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_SECONDS = 15.0  # between lines of progress where there is no terminal
+PATIENCE = 1.5  # seconds until what is being done is named at a terminal
 
 
 def say(text: str) -> None:
@@ -32,14 +34,44 @@ def place(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+class Waiting:
+    """Names what is being done where it takes longer than a moment, and nothing else is shown."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def now(self, text: str) -> None:
+        """From now on this is done; nothing where `text` is empty."""
+        with self._changed:
+            self._text = text
+            self._changed.notify()
+        if text and self._thread is None:
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def _watch(self) -> None:
+        patience = PATIENCE if sys.stderr.isatty() else PLAIN_SECONDS
+        with self._changed:
+            while True:
+                text = self._text
+                if text and not self._changed.wait(patience):
+                    say(f"{text} …")
+                    self._changed.wait()
+                elif not text:
+                    self._changed.wait()
+
+
 class Reporter:
     """Progress of one run: a live bar at a terminal, a plain line now and then elsewhere.
 
-    An instance is what the engine calls with (phase, done, total, note).
+    An instance is what the engine calls with (phase, done, total, note); the total of what cannot
+    be counted is 0.
     """
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, waiting: Waiting) -> None:
+        self._title, self._waiting = title, waiting
         self._live: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         self._last = time.monotonic()
@@ -75,12 +107,17 @@ class Reporter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._waiting.now("")
         if self._live:
             self._live.stop()
 
     def __call__(self, phase: str, done: int, total: int, note: str) -> None:
         """Show that `done` of `total` of `phase` are done."""
         self._note = note or self._note
+        if not total:
+            self._waiting.now(f"{self._title} · {phase}")
+            return
+        self._waiting.now("")
         if self._live:
             if phase not in self._bars:
                 title = f"{self._title} · {phase}"
@@ -102,10 +139,17 @@ class Reporter:
 class Terminal:
     """The observer of runs that were asked for at a terminal, or in a script."""
 
+    def __init__(self) -> None:
+        self._waiting = Waiting()
+
+    def phase(self, text: str) -> None:
+        """What is done now, before a run has begun."""
+        self._waiting.now(text)
+
     def say(self, text: str) -> None:
         """One line to standard error."""
         say(text)
 
     def progress(self, title: str) -> Reporter:
         """A bar, or a line now and then."""
-        return Reporter(title)
+        return Reporter(title, self._waiting)

@@ -54,6 +54,8 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         resume: go on from the newest whole checkpoint there, if there is one.
     """
     source = given.start
+    now = place.surroundings.phase
+    now("reading the data")
     scorer = scorer_for(spec, task, source, place.tokens)
     full = examples(task, "train", scorer.conditions, place.data_dir)
     chosen = training_subset(
@@ -64,12 +66,14 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
         spec.seed,
     )
     records_ = full.chosen(chosen)
+    now("tokenizing")
     encoded = scorer.encode(records_)
     held_out = {s: prepare(scorer, s, place.data_dir) for s in task.evaluation_splits}
     files = models.weight_files(source.folder)
     if cluster.is_first():
         require_space(place.folder, models.size(files) * (8 if spec.checkpoint_every else 2))
 
+    now("loading the model")
     accelerator = devices.accelerator(spec.mixed_precision)
     teacher = _teacher(spec, task, given.teacher, records_, place, accelerator)
     set_seed(spec.seed)
@@ -108,6 +112,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     if not cluster.is_first():
         return Outcome()
     found = training.kept if spec.schedule == "iterative" else start.masks
+    now("writing")
     with whole(place.folder) as target:
         kept = weights if place.keeps_model else None
         models.save(trained_model, scorer.tokens.tokenizer, target, kept)

@@ -33,9 +33,11 @@ def evaluate(
         RequestError: a prompt is too long for its question, or for an option, to be read whole.
     """
     scorer = scorer_for(spec, task, source, place.tokens)
+    place.surroundings.phase("tokenizing")
     part = prepare(scorer, spec.split, place.data_dir)
     if isinstance(part.encoded, Asked) and part.encoded.torn and not trained:
         raise RequestError(part.encoded.torn)
+    place.surroundings.phase("loading the model")
     accelerator = devices.accelerator(spec.mixed_precision)
     offload = place.surroundings.work / "offload"
     placing = Placing(spec.dtype, spec.device_map, offload)
@@ -76,7 +78,9 @@ def interpolate(
     """Measure models on the straight line from `first` to `second`, heads included."""
     scorer = scorer_for(spec, task, first, place.tokens)
     at_the_end = scorer_for(spec, task, second, place.tokens)
+    place.surroundings.phase("tokenizing")
     part = prepare(scorer, spec.split, place.data_dir)
+    place.surroundings.phase("loading the models")
     accelerator = devices.accelerator(spec.mixed_precision)
     device = accelerator.device
     model = scorer.load(first, new_head=False)

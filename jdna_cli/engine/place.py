@@ -22,6 +22,10 @@ class Surroundings:
     progress: Progress
     stop: Callable[[], int]  # number of the signal that asked to stop, else 0
 
+    def phase(self, what: str) -> None:
+        """Say what is done now, where nothing can be counted."""
+        self.progress(what, 0, 0, "")
+
 
 @dataclass(frozen=True)
 class Place:

@@ -112,6 +112,7 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
     """Write `source` with the chosen weights set to zero, or rounded; all else as it was."""
     from jdna_cli.engine import card, devices
 
+    place.surroundings.phase("reading")
     found = check_prune(spec, source, place.data_dir)
     require_space(place.folder, models.size(found.files))
     # What an earlier pruning took away stays away, wherever this one looks.
@@ -136,6 +137,8 @@ def prune(spec: PruneSpec, source: ModelSource, place: Place) -> Outcome:
                     change.name, entry.shape, change.left, entry.numel
                 )
                 folder.put(change)
+                if not found.blockwise:
+                    place.surroundings.progress("prune", len(layers), len(found.chosen), "")
             for name, mask in earlier.items():
                 masks.add(beside, name, mask)
         models.copy_companions(source.folder, target)

@@ -57,6 +57,7 @@ def locate(desk: Desk, reference: str) -> Located:
     Raises:
         RequestError: there is none.
     """
+    desk.observer.phase(f"reading {reference}")
     if reference.startswith("run:"):
         number = reference.removeprefix("run:")
         if not number.isdigit():

@@ -32,6 +32,9 @@ class Observer(Protocol):
     def say(self, text: str) -> None:
         """One line."""
 
+    def phase(self, text: str) -> None:
+        """What is done now, before a run has begun."""
+
     def progress(self, title: str) -> contextlib.AbstractContextManager[Progress]:
         """While a run lasts: what to call with (what, done, of how many, a note)."""
 
@@ -40,6 +43,9 @@ class Silent:
     """Nobody is told."""
 
     def say(self, text: str) -> None:
+        """Nothing is said."""
+
+    def phase(self, text: str) -> None:
         """Nothing is said."""
 
     @contextlib.contextmanager
@@ -106,6 +112,7 @@ def perform(
 ) -> Done:
     """Run `action` and record what becomes of it."""
     ledger = desk.ledger
+    desk.observer.phase("loading libraries")
     from jdna_cli.engine import devices
     from jdna_cli.engine.place import Place, Surroundings
     from jdna_cli.jobs import precision
@@ -138,16 +145,19 @@ def perform(
 class Stopper:
     """Turns the first SIGINT or SIGTERM into a request to stop, and the second into a stop.
 
-    Where work cannot stop in an orderly way (`graceful` is False), the first one stops it.
+    Where work cannot stop in an orderly way (`graceful` is False), or has not come to where it is
+    asked for, as while a model is loaded, the first one stops it.
     """
 
     def __init__(self, observer: Observer, *, graceful: bool) -> None:
         self._observer, self._graceful = observer, graceful
         self._asked = 0
+        self._heard = False  # whether anybody has looked yet
         self._before: dict[signal.Signals, Any] = {}
 
     def asked(self) -> int:
         """Number of the signal that asked to stop, else 0."""
+        self._heard = True
         return self._asked
 
     def __enter__(self) -> Self:
@@ -165,7 +175,11 @@ class Stopper:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._graceful and not self._heard:
+            raise InterruptedRunError(
+                "interrupted before the first step: the same command begins again", number
+            )
         if self._asked or not self._graceful:
-            raise InterruptedRunError("interrupted", number)
+            raise InterruptedRunError("interrupted: the same command begins again", number)
         self._asked = number
         self._observer.say("stopping after this step, with a checkpoint (once more: at once)")

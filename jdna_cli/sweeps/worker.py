@@ -43,13 +43,16 @@ class Teller:
         """What a person would read goes to standard error."""
         print(text, file=sys.stderr, flush=True)
 
+    def phase(self, text: str) -> None:
+        """The board shows what is counted alone."""
+
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """While a run lasts."""
 
         def told(what: str, done: int, total: int, note: str) -> None:
             now = time.monotonic()
-            if now - self._last >= TELL_SECONDS:
+            if total and now - self._last >= TELL_SECONDS:
                 self._last = now
                 self.tell(event="progress", what=what, done=done, total=total, note=note)
 
