@@ -1,6 +1,7 @@
 """Every family of models on every kind of task that fits it, through all five commands."""
 
 import json
+import shutil
 
 import pytest
 
@@ -73,3 +74,16 @@ def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kin
 
 def _size(shape):
     return shape[0] * shape[1]
+
+
+def test_a_package_that_a_tokenizer_needs_is_named(jdna, tmp_path, families):
+    folder = shutil.copytree(families("bert"), tmp_path / "japanese")
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = jdna("finetune", folder, "--task", "living", code=2)
+    assert len(found.err.strip().splitlines()) == 1
+    assert "needs a package that is not here" in found.err
+    assert "fugashi" in found.err

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_SECONDS = 15.0  # between lines of progress where there is no terminal
-PATIENCE = 1.5  # seconds until what is being done is named at a terminal
+PATIENCE = 1.0  # seconds until what is being done is named at a terminal
 
 
 def say(text: str) -> None:

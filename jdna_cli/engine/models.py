@@ -192,6 +192,12 @@ def tokenizer_of(folder: Path) -> Any:
 
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except ImportError as error:
+        told = " ".join(str(error).split())
+        package = f"install {error.name!r}: " if error.name else ""
+        raise RequestError(
+            f"{folder}: its tokenizer needs a package that is not here: {package}{told}"
+        ) from None
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(
             f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}"

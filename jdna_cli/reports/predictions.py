@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,8 @@ class Answers:
     """Scores by example of any run; each file is read once."""
 
     def __init__(self, source: Source) -> None:
-        """Look up where runs' files are."""
-        sql = "SELECT id, artifact FROM run WHERE status = 'finished' AND artifact IS NOT NULL"
-        self._source, self._artifacts = source, dict(source.query(sql, ()).rows)
-        there = source.home.is_dir()
-        self._near = {file.name for file in source.home.iterdir()} if there else set()
+        """Where files are is looked up when the first is asked for."""
+        self._source = source
         self._read: dict[tuple[int, str, str], dict[str, float] | None] = {}
 
     def of(self, number: int, split: str, metric: str) -> dict[str, float] | None:
@@ -66,6 +64,19 @@ class Answers:
     def _scores(self, number: int, split: str, metric: str) -> dict[str, float] | None:
         file = self._file(number, split)
         return scores(file, metric) if file else None
+
+    @functools.cached_property
+    def _artifacts(self) -> dict[int, str]:
+        sql = "SELECT id, artifact FROM run WHERE status = 'finished' AND artifact IS NOT NULL"
+        condition, values = self._source.filters.where()
+        if self._source.runs:  # asked for by number, whatever the filters say
+            condition, values = "", []
+        return dict(self._source.query(sql + condition, values).rows)
+
+    @functools.cached_property
+    def _near(self) -> set[str]:
+        home = self._source.home
+        return {file.name for file in home.iterdir()} if home.is_dir() else set()
 
     def _file(self, number: int, split: str) -> Path | None:
         artifact = self._artifacts.get(number)
