@@ -52,7 +52,7 @@ def inputs_of(model, samples, name):
     return torch.cat(seen)
 
 
-@pytest.mark.parametrize("family", toys.FAMILIES)
+@pytest.mark.parametrize("family", [*toys.FAMILIES, toys.REMEMBERING])
 def test_norms_are_those_of_the_inputs_of_the_dense_model(families, data, place, family):
     spec, source = asked(families(family), criterion="wanda", scope="global")
     found = pruning.check_prune(spec, source, data)

@@ -87,3 +87,13 @@ def test_a_package_that_a_tokenizer_needs_is_named(jdna, tmp_path, families):
     assert len(found.err.strip().splitlines()) == 1
     assert "needs a package that is not here" in found.err
     assert "fugashi" in found.err
+
+
+def test_a_tokenizer_that_ends_no_text_is_refused_where_the_end_is_read(jdna, tmp_path, families):
+    folder = shutil.copytree(families("t5"), tmp_path / "t5")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    toys.tokenizer_for("llama").save_pretrained(folder)
+    found = jdna("finetune", folder, "--task", "living", code=2)
+    assert "t5 classifies by the token that ends a text" in found.err
+    assert len(found.err.strip().splitlines()) == 1

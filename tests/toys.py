@@ -22,13 +22,14 @@ Equation Answer question answer English German French translate to : ? . , ( ) +
 number1 A B C D E _ sees saw than older younger""".split()
 
 ENCODERS = ("bert", "roberta", "deberta")
+REMEMBERING = "xlm"  # an encoder whose blocks add to a memory each time they run
 DECODERS = ("gpt2", "llama", "mistral", "qwen")
 ENCODER_DECODERS = ("t5", "bart", "mbart")
 FAMILIES = (*ENCODERS, *DECODERS, *ENCODER_DECODERS)
 
 
 def form(family: str) -> str:
-    if family in ENCODERS:
+    if family in (*ENCODERS, REMEMBERING):
         return "encoder"
     return "decoder" if family in DECODERS else "encoder-decoder"
 
@@ -119,6 +120,11 @@ def config_for(family: str, vocabulary: int) -> Any:
         "deberta": lambda: t.DebertaV2Config(
             **base, **wide, relative_attention=True, position_buckets=16,
             pos_att_type=["p2c", "c2p"],
+        ),
+        "xlm": lambda: t.XLMConfig(
+            vocab_size=vocabulary, emb_dim=32, n_layers=2, n_heads=2, max_position_embeddings=128,
+            bos_index=2, eos_index=3, pad_index=0, unk_index=1, mask_index=1, dropout=0.0,
+            attention_dropout=0.0,
         ),
         "gpt2": lambda: t.GPT2Config(
             **base, n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.1,

@@ -9,6 +9,7 @@ only one block need be on the device, and one thread runs at any time.
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -164,6 +165,9 @@ class Walk:
     def compute(self, block: Block, one: _Pass) -> Any:
         """What a block makes of a pass."""
         args, kwargs = one.call
+        # Keys and values that it adds to a memory are not to be found there the second time.
+        args = tuple(_own_memory(value) for value in args)
+        kwargs = {name: _own_memory(value) for name, value in kwargs.items()}
         stopping = block.module.__dict__.pop("forward")
         try:
             with torch.no_grad():
@@ -204,6 +208,12 @@ class Walk:
                 block.module.__dict__.pop("forward", None)
 
         return undo
+
+
+def _own_memory(value: Any) -> Any:
+    from transformers.cache_utils import Cache
+
+    return copy.deepcopy(value) if isinstance(value, Cache) else value
 
 
 def _this_pass() -> _Pass:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.engine import cluster, languages, loading, models, prunable, pruning, scorers
+from jdna_cli.engine.scorers.head import Head
 from jdna_cli.engine.scorers.scorer import Scorer
 from jdna_cli.engine.scorers.writer import Asking, Writer
 from jdna_cli.engine.tokens import Tokens
@@ -154,9 +155,24 @@ def check_measuring(spec: Measured, task: Task, *sources: ModelSource) -> None:
     """
     for source in sources:
         models.weight_files(source.folder)
-        scorer_for(spec, task, source)
+        scorer = scorer_for(spec, task, source)
+        if isinstance(scorer, Head):
+            _check_end(scorer, source)
     if len(sources) == 2:
         _check_alike(*sources)
+
+
+def _check_end(scorer: Head, source: ModelSource) -> None:
+    """Refuse a tokenizer that ends no text, where the head reads the end of it."""
+    config = models.config_of(source.folder)
+    if scorers.form_of(config) != scorers.ENCODER_DECODER:
+        return
+    (ids,) = scorer.tokens(["a"])["input_ids"]
+    if config.eos_token_id not in ids:
+        raise RequestError(
+            f"{source.folder}: {config.model_type} classifies by the token that ends a text, "
+            f"number {config.eos_token_id}, and the tokenizer puts none there"
+        )
 
 
 def _flat(table: dict[str, Any], within: str = "") -> dict[str, Any]:
