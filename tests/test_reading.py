@@ -104,3 +104,25 @@ def test_what_was_read_is_counted_printed_and_recorded(jdna, bert):
     assert pruned["examples"] is None
     (row,) = jdna("db", "query", "SELECT examples FROM run WHERE id = 3", "--format", "json").json
     assert row["examples"] is None
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("stsb", [2.0, 2.0, 2.0], "all 3 examples of validation have one label"),
+        ("stsb", [2.0], "validation has one example"),
+        ("cola", [1, 1], "all 2 examples of validation have one label"),
+        ("mrpc", [0, 0], "no example of validation is 'equivalent', of which f1 is"),
+    ],
+)
+def test_what_a_metric_says_nothing_of_is_refused(jdna, bert, tmp_path, task, labels, message):
+    """A figure that is not defined is not recorded as 0."""
+    folder = tmp_path / "data" / task
+    folder.mkdir(parents=True)
+    texts = {"sentence": "the dog", "sentence1": "the dog", "sentence2": "the cat"}
+    for split, own in (("train", [0, 1, 0, 1]), ("validation", labels)):
+        rows = [{"idx": i, "label": label, **texts} for i, label in enumerate(own)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("finetune", bert, "--task", task, "--data-dir", tmp_path / "data")
+    assert message in jdna(*asked, code=2).err
+    assert not (jdna.home / "1").exists()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_SECONDS = 15.0  # between lines of progress where there is no terminal
+PATIENCE_OF_LOGS = 60.0  # and where there is none: an error is to stay one line
 PATIENCE = 1.0  # seconds until what is being done is named at a terminal
 
 
@@ -52,7 +53,7 @@ class Waiting:
             self._thread.start()
 
     def _watch(self) -> None:
-        patience = PATIENCE if sys.stderr.isatty() else PLAIN_SECONDS
+        patience = PATIENCE if sys.stderr.isatty() else PATIENCE_OF_LOGS
         with self._changed:
             while True:
                 text = self._text

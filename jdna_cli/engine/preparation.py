@@ -76,11 +76,27 @@ def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> 
         RequestError: the data are not what the task needs, or cannot be put under them.
     """
     found = conditions.apply(task, load(task, split, data_dir), put)
-    if len(found) < 2 and split != "train" and CORRELATIONS & set(task.metrics):
+    if split != "train":
+        _check_measurable(task, split, found)
+    return found
+
+
+def _check_measurable(task: Task, split: str, found: Records) -> None:
+    """Refuse examples of which a metric of the task says nothing, where 0 would be recorded."""
+    asked, labels = set(task.metrics), set(found.labels)
+    if CORRELATIONS & asked and len(found) < 2:
         raise RequestError(
             f"task {task.name!r}: {split} has one example, a correlation needs two at least"
         )
-    return found
+    if (CORRELATIONS | {"matthews_correlation"}) & asked and len(labels) < 2:
+        raise RequestError(
+            f"task {task.name!r}: all {len(found)} examples of {split} have one label, and a "
+            "correlation needs two at least"
+        )
+    if "f1" in asked and task.kind == "classification" and 1 not in labels:
+        raise RequestError(
+            f"task {task.name!r}: no example of {split} is {task.labels[1]!r}, of which f1 is"
+        )
 
 
 def counted(read: Records, used: Records | None = None) -> dict[str, int]:

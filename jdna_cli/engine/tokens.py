@@ -111,9 +111,20 @@ class Tokens:
 
         Vocabularies of pieces hold `</s>` among the pieces of text: there a space comes into it.
         """
-        for name in self._pieces:
-            text = text.replace(name, f"{name[0]} {name[1:]}")
-        return text
+        return _parted(text, self._pieces)
+
+    def in_conversation(self, text: str) -> str:
+        """A text among the tokenizer's own marks of who speaks, of which it must spell none."""
+        if not any(name in text for name in self._special):
+            return text
+        return _parted(text, self._special)
+
+    @functools.cached_property
+    def _special(self) -> list[str]:
+        known = self.tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in known if token.special}
+        names |= set(self.tokenizer.all_special_tokens)
+        return sorted((name for name in names if len(name) > 1), key=len, reverse=True)
 
     @functools.cached_property
     def _pieces(self) -> list[str]:
@@ -150,6 +161,13 @@ class Tokens:
         sides = [getattr(self.tokenizer, name, None) for name in ("truncation_side", "src_lang")]
         digest = hashlib.sha256(json.dumps([*told, sides, *map(list, columns)]).encode())
         return self._cache / f"{digest.hexdigest()[:40]}.safetensors"
+
+
+def _parted(text: str, names: Sequence[str]) -> str:
+    """A text in which a space parts each of the names, so that none of them is spelt."""
+    for name in names:
+        text = text.replace(name, f"{name[0]} {name[1:]}")
+    return text
 
 
 def _read(file: Path) -> tuple[dict[str, list[list[int]]], int] | None:

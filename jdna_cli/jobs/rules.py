@@ -4,8 +4,8 @@ Runs that were measured otherwise stay as they are and are never answered from, 
 new ones: the rule is part of the fingerprint and of the recipe. 2: log-likelihoods of tokens are
 summed along contiguous memory (before, they were up to 1e-3 nats too high), text that spells a
 special token is text, and a line break before an answer does not end it. 3: options that follow a
-line break take it as the harness does, and a task's prompts begin with its header, its shots being
-of the question's own group. What such a mistake did not touch has rule 1 still.
+line break take it as the harness does, a task's prompts begin with its header, its shots being of
+the question's own group, and what is said in a conversation spells none of its marks. What such a mistake did not touch has rule 1 still.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WRITTEN = ("arithmetic", "question-answering", "translation", "language-modelli
 def of(task: Task, folder: Path, *, chat: bool = False) -> int:
     """The rule under which `task` is measured on the model in `folder`."""
     if task.kind in _WRITTEN:
-        return LATEST
+        return PUT_ANEW if chat else LATEST
     if task.kind == "multiple-choice":
         # An encoder chooses by a head, others by likelihood.
         from jdna_cli.engine import models, scorers

@@ -136,6 +136,11 @@ def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
         notes.append("Tasks from easy to hard by (human − dense) / human.")
     if any(row["interval_over"] == "examples" for row in own):
         notes.append(EXAMPLES)
+    if any("rule " in row["label"] for row in own):
+        notes.append(
+            "Rule: how prompts are put and answers read (docs/correctness.md); what has the lower "
+            "number is to be run again, to be compared with the rest."
+        )
     if alone:
         notes.append("One seed without saved answers has no interval.")
     if unmatched:

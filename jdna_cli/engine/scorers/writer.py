@@ -251,7 +251,7 @@ class Asking(Writer):
         if not self.conditions.chat:
             return item.shown + prompt
         turns = [
-            {"role": role, "content": text}
+            {"role": role, "content": self.tokens.in_conversation(text)}
             for shot in (*item.shots, (prompt, ""))
             for role, text in zip(("user", "assistant"), shot, strict=True)
         ][:-1]
@@ -283,6 +283,8 @@ class Asking(Writer):
     def _causal(self, texts: Sequence[tuple[str, str]]) -> list[Pair]:
         openings, wholes = [], []
         for prompt, target in texts:
+            if self.conditions.chat:
+                target = self.tokens.in_conversation(target)
             # An option takes the white space before it; what is written comes after it.
             bare = prompt.rstrip(" ") if self.ends else prompt.rstrip()
             joint = target if self.conditions.chat else prompts.spaced(prompt, target)
@@ -291,8 +293,10 @@ class Asking(Writer):
         # A conversation has its special tokens already.
         plain = {"add_special_tokens": False, "split_special_tokens": False}
         rest = plain if self.conditions.chat else {}
-        before = [self.opened(ids) for ids in self.tokens(openings, **rest)["input_ids"]]
-        whole = [self.opened(ids) for ids in self.tokens(wholes, **rest)["input_ids"]]
+        before = self.tokens(openings, **rest)["input_ids"]
+        whole = self.tokens(wholes, **rest)["input_ids"]
+        if not self.conditions.chat:  # whose turns end as its template says
+            before, whole = ([self.opened(ids) for ids in rows] for rows in (before, whole))
         return [
             self._cut(ids[: len(b)], ids[len(b) :]) for b, ids in zip(before, whole, strict=True)
         ]
