@@ -5,7 +5,8 @@ new ones: the rule is part of the fingerprint and of the recipe. 2: log-likeliho
 summed along contiguous memory (before, they were up to 1e-3 nats too high), text that spells a
 special token is text, and a line break before an answer does not end it. 3: options that follow a
 line break take it as the harness does, a task's prompts begin with its header, its shots being of
-the question's own group, and what is said in a conversation spells none of its marks. What such a mistake did not touch has rule 1 still.
+the question's own group, and what is said in a conversation spells none of its marks. What such a
+mistake did not touch has rule 1 still.
 """
 
 from __future__ import annotations
