@@ -96,11 +96,6 @@ def test_the_phases_of_a_run_are_named(bert, tmp_path):
              ("reading the data", "tokenizing", "loading the model", "writing")]  # fmt: skip
     assert found == sorted(found)
     assert "run 1 · finetune · train" in text
-    shown, code = at_a_terminal(SLOW, "eval", "run:1", *args)
-    text = "".join(piece for _, piece in shown)
-    assert code == 0
-    assert "tokenizing …" in text
-    assert "loading the model …" in text
 
 
 def test_ctrl_c_while_a_model_is_loaded_stops_at_once(jdna, bert, monkeypatch):
