@@ -128,3 +128,22 @@ def test_an_interval_of_one_point_is_seen(tmp_path):
         found = run_jdna("report", *args, "--home", home, "--plot", file)
         assert found.code == 0, found.err
         assert "LineCollection" in file.read_text(), "a bar with ends"
+
+
+def test_thresholds_and_advice_of_single_seeds_rest_on_their_examples(tmp_path):
+    runs = []
+    for options, lost in ((2, 0.1), (4, 0.5)):
+        cell = {**CELL, "options": options, "recipe": f"options-{options}"}
+        runs.append((simulated.dense(**cell), answers(0.9, options)))
+        for level in (0.3, 0.5, 0.7):
+            runs.append(({**cell, "sparsity": level}, answers(0.9 * (1 - lost * level), options)))
+    home = recorded(tmp_path / "home", runs)
+    (one,) = verdicts.judge(source(home))
+    assert set(one.thresholds) == {"2 options", "4 options"}
+    for critical, low, high in one.thresholds.values():
+        assert low <= critical <= high
+    rows = json.loads(run_jdna("report", "advise", "--home", home, "--json").out)["rows"]
+    assert {row["interval_over"] for row in rows} == {"examples"}
+    assert {row["resampled"] for row in rows} == {"200 examples"}
+    told = run_jdna("report", "verdict", "--home", home).out
+    assert "with one seed it is not known" not in told

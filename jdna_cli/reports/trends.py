@@ -24,6 +24,8 @@ class Line:
     order: float
     drops: dict[float, dict[Any, float]]  # by sparsity, by seed
     means: dict[float, float]  # over seeds
+    # Of a single seed whose answers were saved: drops on resampled examples, (times, levels).
+    resampled: statistics.Floats | None = None
 
     def mean(self, level: float) -> float:
         """Mean drop at a sparsity."""
@@ -105,9 +107,10 @@ Threshold = tuple[float, float | None, float | None]
 
 
 def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
-    """Critical sparsity of each line, and its 95 % interval over seeds (bootstrap) if it has two.
+    """Critical sparsity of each line, and its 95 % interval by the bootstrap.
 
-    Seeds are resampled as they are: a seed's drops at all sparsities together.
+    Seeds are resampled as they are: a seed's drops at all sparsities together. Where there is one
+    alone, its examples are, if its answers were saved.
     """
     alike: dict[tuple[Any, ...], list[Line]] = {}
     for line in lines:
@@ -125,6 +128,9 @@ def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
             flat = statistics.critical(levels, drawn.reshape(-1, len(levels)), tolerance)
             intervals = [statistics.percentiles(one) for one in flat.reshape(len(own), -1)]
         for line, value, interval in zip(own, values, intervals, strict=True):
+            if line.resampled is not None:
+                flat = statistics.critical(levels, line.resampled, tolerance)
+                interval = statistics.percentiles(flat)
             found[line.label] = (float(value), *interval)
     return found
 

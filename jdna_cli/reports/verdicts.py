@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, predictions, statistics, trends
+from jdna_cli.reports import cells, predictions, resampling, statistics, trends
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Trend
 from jdna_cli.reports.trends import Line, Threshold, Trends
@@ -126,7 +126,7 @@ def _level(row: Row) -> float:
     return cells.level(row)[0]
 
 
-def _line(label: str, order: float, own: list[Row]) -> Line:
+def _line(label: str, order: float, own: list[Row], answers: predictions.Answers) -> Line:
     drops = {
         _level(row): {
             (one.seed, one.pruning_seed): 1 - one.relative
@@ -135,7 +135,11 @@ def _line(label: str, order: float, own: list[Row]) -> Line:
         }
         for row in own
     }
-    return Line(label, order, drops, {_level(row): row["mean_relative_drop"] for row in own})
+    means = {_level(row): row["mean_relative_drop"] for row in own}
+    alone = max(map(len, drops.values())) == 1 and not own[0]["quantization"]
+    rising = sorted(own, key=_level)
+    resampled = resampling.drops(rising, answers)[0] if alone else None
+    return Line(label, order, drops, means, resampled)
 
 
 @functools.cache
@@ -190,7 +194,7 @@ def _across(own: list[Row], tolerance: float, answers: predictions.Answers) -> C
     guessing = [there for there in best.values() if at_chance(there[0], answers)]
     unknown = [there for there in best.values() if there[0]["difficulty"] is None]
     used = [there for there in best.values() if there not in guessing and there not in unknown]
-    lines = [_line(_name(there[0], best), _difficulty(there), there) for there in used]
+    lines = [_line(_name(there[0], best), _difficulty(there), there, answers) for there in used]
     missing = [f"{t[0]['label']}: at chance level even when dense, left out" for t in guessing]
     missing += [f"{t[0]['label']}: no human score, so no difficulty, left out" for t in unknown]
     if len(lines) < 5:
@@ -229,7 +233,9 @@ def _within(
         if at_chance(places[value][0], answers)
     ]
     used = [value for value in ordered if not at_chance(places[value][0], answers)]
-    lines = [_line(_word(knob, value), KNOBS[knob](value), places[value]) for value in used]
+    lines = [
+        _line(_word(knob, value), KNOBS[knob](value), places[value], answers) for value in used
+    ]
     first = own[0]
     title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
     words = knob.replace("_", " ")

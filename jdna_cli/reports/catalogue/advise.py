@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, predictions, statistics, verdicts
+from jdna_cli.reports import cells, predictions, resampling, statistics, verdicts
 from jdna_cli.reports.figures import Figure, Line, Panel
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Floats
@@ -22,8 +22,6 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 EMPTY = (
     "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
 )
-TIMES = 400
-CHUNK = 50  # resamples at once
 _WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "prunable",
         "calibration", "schedule", "teacher")  # fmt: skip
 
@@ -56,14 +54,14 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
         steps = np.array([0.0, *xs])
         return np.asarray(steps[(steps[None] <= found[:, None] + 1e-12).sum(axis=1) - 1])
 
-    drawn, resampled = _resampled(levels, answers)
+    drawn, over = resampling.drops(levels, answers)
     every = critical_of(drops if drawn is None else np.concatenate([drops, drawn]))
     low, high = (None, None) if drawn is None else statistics.percentiles(every[1:])
     row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *_WAY[3:])}
     row |= {
         "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first),
         "tolerance": tolerance, "critical_sparsity": float(every[0]),
-        "ci_low": low, "ci_high": high, "resampled": resampled,
+        "ci_low": low, "ci_high": high, "interval_over": over.kind, "resampled": over.words,
         "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
         "n": min(row["n"] for row in levels), "at_chance": verdicts.at_chance(first, answers),
     }  # fmt: skip
@@ -80,63 +78,6 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
 
 def _pattern(levels: list[Row], found: float) -> str | None:
     return next((r["pattern"] for r in levels if abs(r["sparsity"] - found) < 1e-9), None)
-
-
-def _resampled(levels: list[Row], answers: predictions.Answers) -> tuple[Floats | None, str]:
-    """Drops at each level on resampled seeds and examples, (times, levels); what was resampled."""
-    seeds = [
-        {(one.seed, one.pruning_seed): one for one in row["_seeds"] if one.relative is not None}
-        for row in levels
-    ]
-    shared = sorted(set.intersection(*(set(s) for s in seeds)), key=str)
-    if not shared:
-        return None, ""
-    generator = np.random.default_rng(statistics.SEED)
-    saved = [_answers(levels, seeds, seed, answers) for seed in shared]
-    chosen = generator.integers(0, len(shared), (TIMES, len(shared)))
-    told = [f"{len(shared)} seeds"] if len(shared) > 1 else []
-    if any(one is None for one in saved):
-        if len(shared) < 2:
-            return None, ""
-        table = np.array([[1 - (s[seed].relative or 0.0) for s in seeds] for seed in shared])
-        return np.asarray(table[chosen].mean(axis=1)), told[0]
-    means = np.zeros((TIMES, len(levels)))
-    for k in range(len(shared)):
-        # Each time a seed is drawn, its examples are drawn anew.
-        for i, own in enumerate(saved):
-            times = np.flatnonzero(chosen[:, k] == i)
-            if own is not None and len(times):
-                means[times] += _drops(own, len(times), generator)
-    told.append(f"{len(saved[0]) if saved[0] is not None else 0} examples")
-    return means / len(shared), " and ".join(told)
-
-
-def _answers(
-    levels: list[Row],
-    seeds: list[dict[Any, cells.Measured]],
-    seed: Any,
-    answers: predictions.Answers,
-) -> Floats | None:
-    """Scores by example (examples, 1 + levels), the dense run's first; None where not saved."""
-    metric, split = levels[0]["metric"], levels[0]["split"]
-    runs = [seeds[0][seed].dense_run, *(s[seed].run for s in seeds)]
-    found = [answers.of(run, split, metric) if run else None for run in runs]
-    there = [one for one in found if one is not None]
-    if len(there) < len(found):
-        return None
-    names = [name for name in there[0] if all(name in one for one in there)]
-    return np.array([[one[name] for one in there] for name in names]) if names else None
-
-
-def _drops(answers: Floats, times: int, generator: np.random.Generator) -> Floats:
-    """Drops at each level on examples drawn with replacement, (times, levels)."""
-    count = len(answers)
-    means = np.empty((times, answers.shape[1]))
-    for start in range(0, times, CHUNK):
-        size = min(CHUNK, times - start)
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
-        means[start : start + size] = drawn @ answers / count
-    return np.asarray(1 - means[:, 1:] / np.maximum(means[:, :1], 1e-9))
 
 
 def _next(levels: list[Row], row: Row) -> str:
