@@ -255,7 +255,7 @@ def _cells(text: str) -> int:
 
 
 def _numeric(cell: str) -> bool:
-    return not cell or cell[0] in "0123456789+-−."
+    return not cell or cell[0] in "0123456789+-−.×"
 
 
 def _printable(cell: str) -> str:
