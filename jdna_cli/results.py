@@ -84,6 +84,16 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """Results by name: those of the first split under their own, others as split/name."""
+        found: dict[str, float] = {}
+        results = [m for m in self.measurements if m.step is None]
+        first = next((m.split for m in results if m.split != "train"), None)
+        for m in results:
+            found[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
+        return found
+
+    @property
     def prunable(self) -> int:
         """Number of prunable weights."""
         return sum(layer.total for layer in self.layers)

@@ -7,9 +7,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import simulated
-from jdna_cli.cli import reporting
 from jdna_cli.reports import cells, predictions, statistics, verdicts
-from jdna_cli.reports.source import Filters
+from jdna_cli.reports.source import Filters, source_of
 from tests.conftest import run_jdna
 
 COUNT = 200
@@ -34,7 +33,7 @@ def recorded(home, runs):
 
 
 def source(home):
-    return reporting.source_of(f"sqlite:///{home}/jdna.db", home, Filters())
+    return source_of(f"sqlite:///{home}/jdna.db", home, Filters())
 
 
 CELL = {"model": "m", "task": "t", "kind": "eval", "chance": 0.25}

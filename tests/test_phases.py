@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jdna_cli.cli import console
+from jdna_cli import console
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.jobs import running
 from tests.conftest import run_jdna
@@ -72,7 +72,7 @@ def at_a_terminal(code, *args):
 # Every phase lasts longer than patience does, whatever the machine.
 SLOW = """
 import sys, time
-from jdna_cli.cli import console
+from jdna_cli import console
 from jdna_cli.engine.place import Surroundings
 console.PATIENCE = 0.2
 before = Surroundings.phase

@@ -14,9 +14,8 @@ import pytest
 
 from benchmarks import simulated
 from jdna_cli import reports
-from jdna_cli.cli import reporting
 from jdna_cli.reports import cells, page, plots
-from jdna_cli.reports.source import Filters
+from jdna_cli.reports.source import Filters, source_of
 from jdna_cli.store import reading
 from tests.conftest import run_jdna
 from tests.test_ways import SMALL
@@ -103,7 +102,7 @@ def home(tmp_path_factory):
 
 
 def source(home, **filters):
-    return reporting.source_of(f"sqlite:///{home}/jdna.db", home, Filters(**filters))
+    return source_of(f"sqlite:///{home}/jdna.db", home, Filters(**filters))
 
 
 # ---------------------------------------------------------------------------------------- figures

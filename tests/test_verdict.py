@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import simulated
-from jdna_cli.cli import reporting
 from jdna_cli.reports import verdicts
-from jdna_cli.reports.source import Filters
+from jdna_cli.reports.source import Filters, source_of
 
 TIMES = 200
 TASKS, LEVELS, SEEDS = 6, (0.3, 0.5, 0.7), 3
@@ -49,7 +48,7 @@ def worlds(tmp_path_factory):
 
 
 def judged(home, model):
-    source = reporting.source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)))
+    source = source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)))
     return verdicts.judge(source)
 
 

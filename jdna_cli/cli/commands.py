@@ -29,7 +29,7 @@ def open_desk(
     several: bool = False,
 ) -> Iterator[Desk]:
     """The desk of a command's options; its ledger is closed at the end."""
-    from jdna_cli.cli.console import Terminal
+    from jdna_cli.console import Terminal
     from jdna_cli.errors import RequestError
     from jdna_cli.jobs.running import Desk
     from jdna_cli.store.ledger import Ledger
@@ -369,7 +369,7 @@ def interpolate(
     with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         done = measuring.interpolate(desk, values)
         if plot is not None:
-            barrier = showing.metrics_of(done.outcome)["barrier"]
+            barrier = done.outcome.metrics["barrier"]
             plots.line(done.outcome.points, barrier, done.run.metric or "score", plot)
         showing.show(done, as_json, plot)
 

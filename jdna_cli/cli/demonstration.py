@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from jdna_cli.cli import reporting
-from jdna_cli.cli.console import say
 from jdna_cli.cli.showing import as_json as done_as_json
 from jdna_cli.cli.sweep_board import Board
 from jdna_cli.compute import precision
+from jdna_cli.console import say
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.jobs.running import Desk, Done
 from jdna_cli.sweeps import cells, local, planning, schedule, work
@@ -89,7 +89,9 @@ def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
     if state.failed:
         raise JdnaError(f"the demo's cell failed: {next(iter(state.failed.values()))}")
     plot = home / "demo.png"
-    source = reporting.source_of(url, home)
+    from jdna_cli.reports.source import source_of
+
+    source = source_of(url, home)
     text = reporting.write("drop", source, reporting.Targets(plot=plot))
     if json_asked:
         measured = [cell for cell in plan.cells if cell.kind == "finetune"]

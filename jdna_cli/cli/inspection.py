@@ -15,7 +15,7 @@ import typer
 from jdna_cli import clock, command_line
 from jdna_cli.cli import completing, examples
 from jdna_cli.cli import options as o
-from jdna_cli.cli.console import place, tell
+from jdna_cli.console import place, tell
 from jdna_cli.errors import JdnaError, RequestError, redact
 from jdna_cli.store import schema
 
@@ -116,7 +116,7 @@ def show_run(
             "run": {**showing.run_as_json(run), "artifact": str(folder.resolve())},
             "spec": run.spec,
             "versions": run.versions,
-            "metrics": showing.metrics_of(outcome),
+            "metrics": outcome.metrics,
             "layers": showing.pruning_of(outcome)["layers"],
             "points": [vars(p) for p in outcome.points],
         }
@@ -130,7 +130,7 @@ def show_run(
     tell(f"started {clock.local(run.started_at)} on {run.device or run.host}")
     if run.parent:
         tell(f"made from run {run.parent}")
-    for name, value in showing.metrics_of(outcome).items():
+    for name, value in outcome.metrics.items():
         tell(f"  {name:28} {showing.format_number(value)}")
     if outcome.protocol:
         tell(f"measured by: {outcome.protocol}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import gc
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from jdna_cli.cli import options as o
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from jdna_cli.reports.source import Filters, Source
+    from jdna_cli.reports.source import Source
 
 _WHICH = "Which runs"
 
@@ -115,7 +114,7 @@ def report(
     from jdna_cli import reports
     from jdna_cli.cli.inspection import url_of
     from jdna_cli.reports import plots
-    from jdna_cli.reports.source import Filters
+    from jdna_cli.reports.source import Filters, source_of
 
     # Short-lived, and full of small things that stay: there is nothing to collect.
     gc.disable()
@@ -187,28 +186,6 @@ def _check_page(path: Path) -> None:
         raise RequestError(f"--html: there is no folder {path.absolute().parent}")
     if path.is_dir():
         raise RequestError(f"--html: {path} is a folder")
-
-
-def source_of(
-    url: str,
-    home: Path,
-    filters: Filters | None = None,
-    tolerance: float = 0.01,
-    runs: tuple[int, ...] = (),
-    figure: str = "",
-) -> Source:
-    """What reports are made from.
-
-    Raises:
-        RequestError: there is no database, or it has another schema.
-    """
-    from jdna_cli.reports.source import Source
-    from jdna_cli.store import reading, schema
-
-    reading.require_schema(url, schema.head())
-    query = functools.partial(reading.query, url)
-    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure)
-    return source if filters is None else replace(source, filters=filters)
 
 
 def write(name: str, source: Source, targets: Targets) -> str:

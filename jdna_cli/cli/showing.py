@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.cli.console import place, say, tell
+from jdna_cli.console import place, say, tell
 from jdna_cli.jobs.running import Done
 from jdna_cli.reports.source import short
 from jdna_cli.results import LayerSparsity, Outcome, Planned
@@ -70,23 +70,13 @@ def run_as_json(run: Run) -> dict[str, Any]:
 def as_json(done: Done) -> dict[str, Any]:
     """The one object that `--json` prints."""
     run = {**run_as_json(done.run), "cached": done.cached, "artifact": str(done.folder.resolve())}
-    found: dict[str, Any] = {"run": run, "metrics": metrics_of(done.outcome)}
+    found: dict[str, Any] = {"run": run, "metrics": done.outcome.metrics}
     if done.run.kind == "prune":
         found["pruning"] = pruning_of(done.outcome)
     if done.run.kind == "interpolate":
         points = done.outcome.points
         found["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
         found["barrier"] = found["metrics"]["barrier"]
-    return found
-
-
-def metrics_of(outcome: Outcome) -> dict[str, float]:
-    """Results by name: those of the first split under their own, others as split/name."""
-    found: dict[str, float] = {}
-    results = [m for m in outcome.measurements if m.step is None]
-    first = next((m.split for m in results if m.split != "train"), None)
-    for m in results:
-        found[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
     return found
 
 
@@ -120,7 +110,7 @@ def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
     else:
         if run.kind == "interpolate":
             _print_points(done)
-        metrics = metrics_of(outcome)
+        metrics = outcome.metrics
         tell(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
         if outcome.protocol:
             tell(f"measured by: {outcome.protocol}")
@@ -144,7 +134,7 @@ def _of(counted: dict[str, int]) -> str:
 
 def _size(run: Run, outcome: Outcome) -> str:
     """What was written is worth in bytes, and what its compact form would be, or is."""
-    metrics = metrics_of(outcome)
+    metrics = outcome.metrics
     if "bytes" not in metrics:
         return "zeros are stored like any value: as large as before"
     written, before = metrics["bytes"], metrics["dense_bytes"]

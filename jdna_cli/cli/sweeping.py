@@ -15,8 +15,8 @@ import typer
 from jdna_cli import registry
 from jdna_cli.cli import completing
 from jdna_cli.cli import options as o
-from jdna_cli.cli.console import say, tell
 from jdna_cli.cli.sweep_board import Board, duration
+from jdna_cli.console import say, tell
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -291,7 +291,9 @@ def _finish(
         print(json.dumps(found))
     else:
         if state.runs:
-            source = reporting.source_of(url, home)
+            from jdna_cli.reports.source import source_of
+
+            source = source_of(url, home)
             print(reporting.write(report, source, reporting.Targets(plot=plot)), end="")
         tell(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
               f"{len(failures)} failed · {duration(seconds)}")  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,27 @@ def name_models(rows: Iterable[Row]) -> None:
             names[model] = name if len(models) == 1 else "/".join(ends[-count:])
     for row in there:
         row["_name"] = names[row["model"] or "?"]
+
+
+def source_of(
+    url: str,
+    home: Path,
+    filters: Filters | None = None,
+    tolerance: float = 0.01,
+    runs: tuple[int, ...] = (),
+    figure: str = "",
+) -> Source:
+    """What reports are made from.
+
+    Raises:
+        RequestError: there is no database, or it has another schema.
+    """
+    from jdna_cli.store import reading, schema
+
+    reading.require_schema(url, schema.head())
+    query = functools.partial(reading.query, url)
+    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure)
+    return source if filters is None else replace(source, filters=filters)
 
 
 _COLUMNS = ("model", "task", "regime", "criterion", "pattern", "seed")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from jdna_cli.console import cell_count, room, words
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -83,39 +83,18 @@ _SHADES = ((255, 16), (224, 16), (217, 16), (210, 16), (203, 16), (160, 231), (8
 _GAP = "  "
 
 
-def room() -> int | None:
-    """Columns of the terminal, or those that COLUMNS names; None: as many as it takes."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size().columns
-    return None
-
-
-def wrapped(text: str, indent: str = "  ") -> str:
-    """A line of words as lines that fit the terminal; what has no space is never broken."""
-    width = room()
-    if width is None or _cells(text) <= width:
-        return text
-    return "\n".join(_words(text, width, indent))
-
-
-def _words(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
-    )
-
-
 def _terminal(section: Section) -> str:
     """As wide as the terminal: texts are folded, else columns go to a second table below."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     width = room() or 10**6
     lines = []
-    for title in _words(_printable(section.title), width, "  "):
+    for title in words(_printable(section.title), width, "  "):
         lines.append(_bold(title, coloured))
     for own in _blocks(section, _told(section), width):
         lines += ["", *_block(section, own, coloured=coloured)]
     lines += [""] if section.notes else []
     for note in section.notes:
-        lines += _words(note, min(width, 100)) if width < 10**6 else [note]
+        lines += words(note, min(width, 100)) if width < 10**6 else [note]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -153,14 +132,14 @@ def _total(widths: _Widths) -> int:
 def _fitted(section: Section, chosen: Sequence[int], width: int) -> _Widths:
     """Widths of columns: texts are folded between words, then names shortened, until they fit."""
     cells_ = {i: [_printable(row[i]) for row in section.rows] for i in chosen}
-    own = {i: max(map(_cells, [section.columns[i], *cells_[i]])) for i in chosen}
+    own = {i: max(map(cell_count, [section.columns[i], *cells_[i]])) for i in chosen}
     least = {}
     for i in chosen:
-        head = max(map(_cells, section.columns[i].split()), default=0)
+        head = max(map(cell_count, section.columns[i].split()), default=0)
         if _is_numeric(section, i):
-            least[i] = max([head, *map(_cells, cells_[i])])
+            least[i] = max([head, *map(cell_count, cells_[i])])
         else:
-            longest = [_cells(word) for cell in cells_[i] for word in cell.split()]
+            longest = [cell_count(word) for cell in cells_[i] for word in cell.split()]
             prose = _NARROW if own[i] > 2 * _NARROW else 0
             least[i] = max([head, prose, *longest])
             if i == 0 and own[i] <= _NARROW:
@@ -209,7 +188,7 @@ def _row(
         parts = []
         for i, pieces in folded.items():
             text = pieces[k] if k < len(pieces) else ""
-            blank = " " * (widths[i] - _cells(text))
+            blank = " " * (widths[i] - cell_count(text))
             padded = blank + text if numeric[i] else text + blank
             shade = shades.get(i)
             if coloured and shade is not None and text:
@@ -220,15 +199,15 @@ def _row(
 
 
 def _fold(text: str, width: int) -> list[str]:
-    if _cells(text) <= width:
+    if cell_count(text) <= width:
         return [text]
     short = " ".join(_shortened(word, width) for word in text.split())
-    return _words(short, width)
+    return words(short, width)
 
 
 def _shortened(word: str, width: int) -> str:
     """A name that is too long, without its middle."""
-    if _cells(word) <= width or width < 5:
+    if cell_count(word) <= width or width < 5:
         return word
     end = (width - 1) // 2
     return f"{word[: width - 1 - end]}…{word[-end:]}"
@@ -243,15 +222,6 @@ def _shaded(text: str, heat: float) -> str:
 
 def _bold(text: str, coloured: bool) -> str:
     return f"\x1b[1m{_printable(text)}\x1b[0m" if coloured else _printable(text)
-
-
-def _cells(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len
-
-    return cell_len(text)
 
 
 def _numeric(cell: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -24,9 +27,38 @@ def say(text: str) -> None:
 
 def tell(text: str, indent: str = "  ") -> None:
     """One line of words to standard output, folded where the terminal ends."""
-    from jdna_cli.reports import tables
+    print(wrapped(text, indent))
 
-    print(tables.wrapped(text, indent))
+
+def room() -> int | None:
+    """Columns of the terminal, or those that COLUMNS names; None: as many as it takes."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """A line of words as lines that fit the terminal; what has no space is never broken."""
+    width = room()
+    if width is None or cell_count(text) <= width:
+        return text
+    return "\n".join(words(text, width, indent))
+
+
+def words(text: str, width: int, indent: str = "") -> list[str]:
+    """A text as lines of a width, broken between words alone."""
+    return textwrap.wrap(
+        text, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+    )
+
+
+def cell_count(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def place(path: Path) -> str:
