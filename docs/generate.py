@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -318,7 +319,70 @@ def datasette() -> str:
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
+_WAY = """## The way of one `finetune`
+
+1. `cli/app.py` parses the line, and turns every error that a user can mend into one line.
+2. `cli/commands.py` puts the options into a request and opens a desk: ledger, data, who is told.
+3. `jobs/finetuning.py` fills in what was not said, and builds a frozen `FinetuneSpec` (`specs.py`).
+4. `jobs/locating.py` finds the model (hub, folder, `run:ID`), `tasks/records.py` the data; both by
+   content, so that the fingerprint is that of the result.
+5. `jobs/running.py` asks `store/ledger.py` for a finished run of this fingerprint: then it is done.
+6. Where the request prunes, `jobs/pruning.py` makes, or finds, the pruned run first.
+7. `engine/preparation.py` checks all that can be checked before anything is loaded.
+8. `engine/finetuning.py` reads, tokenises, lays masks (`sparsity/`) and trains
+   (`engine/training.py`), measuring by a scorer (`engine/scorers/`).
+9. It returns an `Outcome` (`results.py`): plain numbers. Its files are written whole or not at all.
+10. `store/ledger.py` records the outcome, or why there is none; `cli/showing.py` prints it.
+
+## To add … touch this
+
+| | |
+|---|---|
+| a task of your own | a TOML file ([own-tasks.md](own-tasks.md)); no code |
+| a task that comes with jdna | `tasks/families/NAME.py` ([extending.md](extending.md)) |
+| a criterion | `sparsity/criteria/NAME.py`, or a file of your own: `--criterion mine.py:score` |
+| a report | `reports/catalogue/NAME.py` |
+| an experiment | `sweeps/catalogue/NAME/small.toml`, `paper.toml`, or a file of your own |
+| a model family | nothing: what a configuration says decides; what it lacks is refused by name |
+| a column of `run` | `store/tables.py`, a file in `migrations/versions/`, and `make docs` |
+"""
+
+
+def architecture() -> str:
+    """The rooms, their sizes, and which imports which."""
+    sys.path.insert(0, str(HERE))
+    import rooms
+
+    there, arrows = rooms.graph()
+    assert not rooms.circles(arrows), rooms.circles(arrows)
+    total = sum(room.lines for room in there)
+    lines = [NOTE, "# How the code is laid out", ""]
+    lines += [
+        "Imports point down; no room is in a circle (`make check` keeps it). An arrow's number"
+    ]
+    lines += ["is how many imports it stands for.", "", "```mermaid", "flowchart TD"]
+    names = {room.name: room.name.replace(" ", "_") for room in there}
+    lines += [f'  {names[room.name]}["{room.name}"]' for room in there if room.name != rooms.GROUND]
+    lines += [
+        f"  {names[a]} -->|{count}| {names[b]}"
+        for (a, b), count in sorted(arrows.items())
+        if b != rooms.GROUND
+    ]
+    lines += ["```", "", "Every room may use the ground floor.", ""]
+    lines += ["| room | what may stand in it | files | lines | share |", "|---|---|---|---|---|"]
+    for room in there:
+        says = room.says
+        if room.name == rooms.GROUND:
+            says = "Small files that everybody may use: requests, results, errors, the clock."
+        lines.append(
+            f"| `{room.name}` | {_text(says)} | {room.files} | {room.lines:,} | "
+            f"{room.lines / total:.0%} |"
+        )
+    return "\n".join([*lines, "", _WAY])
+
+
 PAGES = {
+    "architecture.md": architecture,
     "commands.md": commands,
     "database.md": database,
     "datasette.json": datasette,

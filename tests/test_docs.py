@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import jdna_cli
 from benchmarks import simulated
 from jdna_cli import reports, tasks
 from jdna_cli.cli.app import app
@@ -131,3 +132,28 @@ def test_the_examples_of_extending_run(tmp_path):
     weight = torch.tensor([[0.9, -1.0, 3.0]])
     score = criterion["score"](weight, criteria.Statistics("w"))
     assert score.argsort().tolist() == [[2, 0, 1]]
+
+
+def test_what_other_programs_read_of_the_project_is_well_formed():
+    yaml = pytest.importorskip("yaml")
+    cited = yaml.safe_load((TOP / "CITATION.cff").read_text())
+    assert cited["version"] == jdna_cli.__version__
+    assert cited["references"][0]["identifiers"][0]["value"] == "arXiv:2310.02277"
+    workflow = yaml.safe_load((TOP / ".github" / "workflows" / "test.yml").read_text())
+    targets = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(), re.M))
+    steps = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
+    assert all(step.removeprefix("make ") in targets for step in steps)
+    hooks = yaml.safe_load((TOP / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks)
+    assert (TOP / "jdna_cli" / "py.typed").is_file()
+
+
+def test_no_room_of_the_code_is_in_a_circle(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOP / "docs"))
+    import rooms
+
+    there, arrows = rooms.graph()
+    assert not rooms.circles(arrows)
+    assert ("engine", "sparsity") in arrows
+    assert sum(room.files for room in there) == len(rooms.modules())
+    assert not [pair for pair in arrows if pair[0] == rooms.GROUND], "it knows no room above"
