@@ -1,11 +1,14 @@
 """The verdict is right on databases made to follow the hypothesis, to contradict it, or neither."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import simulated
+from jdna_cli.difficulty import CONDITIONS
+from jdna_cli.reports import cells as reports_cells
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.source import Filters, source_of
 
@@ -120,6 +123,31 @@ def test_levels_of_a_knob_are_ordered_from_easy_to_hard(jdna, tmp_path):
     assert overall["p_two_sided"] == pytest.approx(2 / 6**4)
 
 
-def test_more_context_words_are_harder_as_everywhere():
-    harder = verdicts.KNOBS["context_words"]
-    assert harder(500) > harder(50)
+EASY_TO_HARD = {
+    "options": (2, 4, None), "shots": (5, 1, None), "book": ("open", "closed"),
+    "context_words": (None, 50, 500), "mixture": (None, 2, 10), "data_fraction": (1.0, 0.25, 0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_one_table_says_what_is_harder_and_all_read_it(name, tmp_path):
+    """Ordering, verdict, documentation and help go from easy to hard the same way."""
+    condition, levels = CONDITIONS[name], EASY_TO_HARD[name]
+    hardness = [condition.hardness(level) for level in levels]
+    assert hardness == sorted(set(hardness))
+    told = [level for level in levels if level is not None]
+    rows = []
+    for i, level in enumerate(told):
+        cell = {"model": "m", "task": "t", "kind": "eval", "chance": 0.0, "data_fraction": None,
+                name: level, "recipe": str(i)}  # fmt: skip
+        rows.append(simulated.dense(**cell, score=0.9))
+        # Harder levels lose more: the hypothesis holds.
+        rows += [{**cell, "sparsity": s, "score": 0.9 - 0.2 * i - s / 5} for s in (0.3, 0.5)]
+    simulated.record(tmp_path / "home", rows)
+    found = source_of(f"sqlite:///{tmp_path}/home/jdna.db", tmp_path / "home", Filters())
+    shown = [row[name] for row in reports_cells.labelled(found) if row["sparsity"] == 0.3]
+    assert shown == told, "easy first"
+    (one,) = (c for c in verdicts.judge(found) if c.axis == name)
+    assert [line.label for line in one.lines] == [condition.label(level) for level in told]
+    terms = (Path(__file__).resolve().parents[1] / "docs" / "terms.md").read_text()
+    assert f"| `{name}` | `{condition.flag}" in terms

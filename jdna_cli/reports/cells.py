@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import predictions, statistics
 from jdna_cli.reports.source import Row, Source, name_models, short
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
@@ -205,16 +206,9 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
 
 def _order(row: Row) -> tuple[Any, ...]:
     """Within a task: by what makes it harder, then by name and sparsity."""
-    knobs = (
-        row["options"] or math.inf,
-        -(row["shots"] or 0),
-        row["book"] == "closed",
-        row["context_words"] or 0,
-        row["mixture"] or 0,
-        -(row["data_fraction"] or 0),
-    )
+    hardness = (one.hardness(row[one.name]) for one in CONDITIONS.values())
     others = (str(row[name] or "") for name in WHAT)
-    return (row["split"], *knobs, row["label"], row["sparsity"], *others)
+    return (row["split"], *hardness, row["label"], row["sparsity"], *others)
 
 
 class _First(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import cells, predictions, resampling, statistics, trends
 from jdna_cli.reports.source import Row, Source
 from jdna_cli.reports.statistics import Trend
@@ -26,16 +27,6 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 ALPHA = 0.05
 AT_CHANCE = 0.1  # of the way from chance to a perfect score, where no answers were saved
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
-# What makes a task harder, from easy to hard: column, and a number that rises with hardness.
-KNOBS: dict[str, Callable[[Any], float]] = {
-    "data_fraction": lambda share: -share,
-    "options": float,
-    "shots": lambda count: -count,
-    "book": lambda book: float(book == "closed"),
-    # More words are more to search: the sentence with the answer is always among them.
-    "context_words": float,
-    "mixture": float,
-}
 _GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")
 
 
@@ -86,7 +77,7 @@ def judge(source: Source) -> list[Comparison]:
 def _judge(source: Source) -> list[Comparison]:
     rows, answers = cells.labelled(source), predictions.of(source)
     found = [_across(own, source.tolerance, answers) for own in _by(rows, _across_key).values()]
-    for knob in KNOBS:
+    for knob in CONDITIONS:
         if len({row[knob] for row in rows if row[knob] is not None}) < 2:
             continue
         labelled = [row for row in cells.labelled(source, (knob,)) if row[knob] is not None]
@@ -226,28 +217,23 @@ def _within(
         places.setdefault(row[knob], []).append(row)
     if len(places) < 2:
         return None
-    ordered = sorted(places, key=KNOBS[knob])
+    condition = CONDITIONS[knob]
+    ordered = sorted(places, key=condition.hardness)
     missing = [
-        f"{_word(knob, value)}: at chance level even when dense, left out"
+        f"{condition.label(value)}: at chance level even when dense, left out"
         for value in ordered
         if at_chance(places[value][0], answers)
     ]
     used = [value for value in ordered if not at_chance(places[value][0], answers)]
     lines = [
-        _line(_word(knob, value), KNOBS[knob](value), places[value], answers) for value in used
+        _line(condition.label(value), condition.hardness(value), places[value], answers)
+        for value in used
     ]
     first = own[0]
     title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
-    words = knob.replace("_", " ")
     return _compare(
-        f"{title} · by {words}", knob, own, lines, missing, tolerance, trends.knob_tests
+        f"{title} · by {condition.title}", knob, own, lines, missing, tolerance, trends.knob_tests
     )
-
-
-def _word(knob: str, value: Any) -> str:
-    if knob == "data_fraction":
-        return f"{value:.0%} of the data"
-    return f"{value} book" if knob == "book" else f"{value} {knob.replace('_', ' ')}"
 
 
 def _compare(
