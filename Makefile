@@ -38,7 +38,7 @@ demo: $(BASE)  ## the main job in miniature: eight trainings, then the report
 	@$(BIN)/jdna demo
 
 test: check  ## all checks and all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(STAMP)  ## style, types, and the direction of imports
 	$(BIN)/ruff check .

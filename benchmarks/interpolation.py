@@ -11,7 +11,7 @@ from benchmarks.training import examples, minilm, scorer
 from jdna_cli.engine import devices
 from jdna_cli.engine.pipelines import _tensors
 from jdna_cli.engine.scorers.head import predict
-from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.scorer import EvalContext
 from jdna_cli.sparsity import connectivity
 
 
@@ -32,7 +32,7 @@ def report() -> str:
         state = {name: torch.lerp(a[name], b[name], 0.3) for name in dict(model.named_parameters())}
         copy.deepcopy(model).load_state_dict(state, strict=False)
 
-    forward = seconds(lambda: predict(model, features, Measuring(64, accelerator)), 3)
+    forward = seconds(lambda: predict(model, features, EvalContext(64, accelerator)), 3)
     found = {"jdna: lerp in place": seconds(move), "deep copy and load_state_dict": seconds(reload)}
     rows = [["forward passes, 128 pairs", f"{1000 * forward:.0f}", "1.000"]]
     for name, spent in found.items():

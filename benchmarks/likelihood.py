@@ -19,8 +19,8 @@ from lm_eval.models.huggingface import HFLM
 from benchmarks.measuring import seconds, table
 from jdna_cli import tasks
 from jdna_cli.engine import devices, preparation
-from jdna_cli.engine.scorers.scorer import Measuring
-from jdna_cli.engine.scorers.writer import Asked, Asking
+from jdna_cli.engine.scorers.scorer import EvalContext
+from jdna_cli.engine.scorers.writer import Asked, PromptedScorer
 from jdna_cli.specs import EvalSpec, ModelSource
 from jdna_cli.tasks.records import Records
 from jdna_cli.tasks.rows import Example
@@ -74,7 +74,7 @@ def report() -> str:
     with tempfile.TemporaryDirectory() as name:
         source = model_in(Path(name))
         scorer = preparation.scorer_for(spec, task, source)
-        assert isinstance(scorer, Asking)
+        assert isinstance(scorer, PromptedScorer)
         accelerator = devices.accelerator("no")
         model = scorer.load(source, new_head=False).to(accelerator.device)
         library = HFLM(pretrained=model, tokenizer=scorer.tokens.tokenizer, batch_size=BATCH)
@@ -86,7 +86,7 @@ def report() -> str:
             records = questions(prompt, option)
             encoded = scorer.encode(records)
             asked = requests(encoded)
-            measuring = Measuring(BATCH, accelerator)
+            measuring = EvalContext(BATCH, accelerator)
             ours = seconds(partial(scorer.measure, model, scorer.encode(records), measuring), 2)
             theirs = seconds(partial(quietly, library, asked), 2)
             gap = max(

@@ -218,8 +218,8 @@ def reports_page() -> str:
         lines.append(f"| `{name}` | {_text(told.split(' Args:')[0])} |")
     lines += [
         "",
-        "The verdict is tested on simulated databases: 200 that follow the hypothesis, 200 that",
-        "contradict it, 200 of noise; in each it is wrong at most as often as 5 % allow.",
+        "The verdict is tested on simulated databases: 100 that follow the hypothesis, 100 that",
+        "contradict it, 100 of noise; in each it is wrong at most as often as 5 % allow.",
         "",
     ]
     return "\n".join(lines)

@@ -162,7 +162,7 @@ PRUNING_FIELDS = frozenset(
 ) - {"model"}  # fmt: skip
 
 
-class Knobs(Spec):
+class TaskConditions(Spec):
     """Conditions that make a task easier or harder; those that a task has not are None."""
 
     options: int | None = Field(None, ge=2)
@@ -171,10 +171,10 @@ class Knobs(Spec):
     pairs: str | None = None
 
 
-KNOB_FIELDS = tuple(Knobs.model_fields)
+CONDITION_FIELDS = tuple(TaskConditions.model_fields)
 
 
-class FinetuneSpec(PruningRequest, Knobs):
+class FinetuneSpec(PruningRequest, TaskConditions):
     """Fine-tune a model on a task under a transfer regime."""
 
     kind: ClassVar[str] = "finetune"
@@ -226,7 +226,7 @@ class FinetuneSpec(PruningRequest, Knobs):
         return PruneSpec(**{k: v for k, v in self.model_dump().items() if k in shared})
 
 
-class EvalSpec(Knobs):
+class EvalSpec(TaskConditions):
     """Measure a model on one split of a task."""
 
     kind: ClassVar[str] = "eval"
@@ -269,7 +269,7 @@ class HarnessSpec(Spec):
     device_map: DeviceMap | None = None
 
 
-class InterpolateSpec(Knobs):
+class InterpolateSpec(TaskConditions):
     """Measure the straight line between two models."""
 
     kind: ClassVar[str] = "interpolate"

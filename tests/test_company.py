@@ -12,7 +12,7 @@ import transformers
 
 from jdna_cli import tasks
 from jdna_cli.engine import devices, preparation
-from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.scorer import EvalContext
 from jdna_cli.engine.scorers.writer import token_losses
 from jdna_cli.specs import EvalSpec, FinetuneSpec, ModelSource
 from tests import toys
@@ -75,7 +75,7 @@ def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kin
     scorer, model = scorer_of(published(families, family, padding, side, tmp_path), task)
     part = preparation.prepare(scorer, "validation", data)
     accelerator = devices.accelerator("no")
-    found = [scorer.measure(model, part.encoded, Measuring(n, accelerator)) for n in SIZES]
+    found = [scorer.measure(model, part.encoded, EvalContext(n, accelerator)) for n in SIZES]
     for other in found[1:]:
         assert other.loss == pytest.approx(found[0].loss, rel=1e-5, abs=1e-6)
         for one, same in zip(found[0].rows, other.rows, strict=True):
@@ -107,7 +107,7 @@ def test_a_decoders_head_reads_the_last_token_of_the_text(families, data, tmp_pa
     folder = published(families, family, "stranger", "left", tmp_path)
     scorer, model = scorer_of(folder, task)
     part = preparation.prepare(scorer, "validation", data)
-    found = scorer.measure(model, part.encoded, Measuring(64, devices.accelerator("no")))
+    found = scorer.measure(model, part.encoded, EvalContext(64, devices.accelerator("no")))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model.config.pad_token_id = None
     for example, row in zip(part.records.examples, found.rows, strict=True):

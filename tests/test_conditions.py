@@ -1,4 +1,4 @@
-"""Knobs of difficulty: nested, seeded, exact, and refused where they mean nothing."""
+"""Conditions of difficulty: nested, seeded, exact, and refused where they mean nothing."""
 
 import json
 import random
@@ -203,7 +203,7 @@ def test_shots_without_a_training_split(jdna, toy, tmp_path):
     assert "has no training split to take them from" in jdna(*args, code=2).err
 
 
-def test_each_knob_is_a_column_of_the_views_and_makes_another_run(jdna, toy):
+def test_each_condition_is_a_column_of_the_views_and_makes_another_run(jdna, toy):
     found, data = toy
     model = found("llama")
 
@@ -284,13 +284,13 @@ def test_a_pruned_model_that_was_not_trained_is_compared_with_its_dense_self(jdn
         assert relative == pytest.approx(expected)
 
 
-def test_the_report_orders_a_task_by_its_knob_from_easy_to_hard(jdna, toy):
+def test_the_report_orders_a_task_by_its_condition_from_easy_to_hard(jdna, toy):
     found, data = toy
     jdna("prune", found("llama"), "--sparsity", 0.5)
     settings = (("--shots", 10), ("--options", 4), ("--shots", 2), ("--options", 2), ())
     for model in (found("llama"), "run:1"):
-        for knob in settings:
-            jdna("eval", model, "--task", "arc_easy", *knob, *data)
+        for condition in settings:
+            jdna("eval", model, "--task", "arc_easy", *condition, *data)
     rows = [r for r in jdna("report", "--format", "json").json if r["sparsity"] == 0.5]
     assert [row["label"].partition(" ")[2] for row in rows] == [
         "(options 2, shots 0)", "(options 4, shots 0)", "(shots 10)", "(shots 2)", "(shots 0)",

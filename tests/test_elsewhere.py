@@ -46,7 +46,7 @@ def test_what_is_handed_over_is_recorded_as_if_it_had_been_run_here(jdna, tmp_pa
     here = tmp_path / "here"
     jdna("sweep", file, "--home", here, "--workers", 1)
     expected = rows(jdna, here)
-    where = work.Where(str(jdna.home), None, None, False, str(file))
+    where = work.SweepSettings(str(jdna.home), None, None, False, str(file))
     state = remote.State.begin(found, {}, "none", 0)
     ledger = Ledger(jdna.home)
     for cell in reversed(found):

@@ -59,7 +59,7 @@ def test_the_eraser_of_other_devices_does_what_the_packed_one_does():
     kept = torch.rand(40, 30) > 0.5
     mask = masks.pack(kept)
     ours, meta = torch.randn(40, 30), torch.empty(40, 30, device="meta")
-    masks.eraser(ours, mask)(ours)
+    masks.mask_applier(ours, mask)(ours)
     assert torch.equal(ours != 0, kept)
-    masks.eraser(meta, mask)(meta)  # the path of devices without packed multiplication runs
+    masks.mask_applier(meta, mask)(meta)  # the path of devices without packed multiplication runs
     assert meta.shape == mask.shape

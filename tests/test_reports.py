@@ -49,7 +49,7 @@ def measured(tiny, tmp_path_factory):
 
 
 def every_kind():
-    """Cells of every knob and way, some of them awkward."""
+    """Cells of every condition and way, some of them awkward."""
     for seed in (1, 2, 3):
         own = {"model": "org/one", "seed": seed}
         for task, top, lost in (("easy", 0.95, 0.1), ("middle", 0.85, 0.3), ("hard", 0.7, 0.9)):
@@ -68,7 +68,7 @@ def every_kind():
             here = {**own, "task": "easy", "data_fraction": share}
             yield simulated.dense(**here, score=0.9)
             yield {**here, "sparsity": 0.5, "score": 0.9 - 0.1 / share}
-        for knob, values in (
+        for condition, values in (
             ("options", (4, 2)),
             ("shots", (4, 0)),
             ("book", ("open", "closed")),
@@ -76,8 +76,9 @@ def every_kind():
             ("pairs", ("en-de", "en-de,de-en")),
         ):
             for i, value in enumerate(values):
-                here = {**own, "task": f"by-{knob}", knob: value, "kind": "eval", "chance": 0.0,
-                        "recipe": f"{knob}-{value}", "data_fraction": None}  # fmt: skip
+                here = {**own, "task": f"by-{condition}", condition: value, "kind": "eval",
+                        "chance": 0.0, "recipe": f"{condition}-{value}",
+                        "data_fraction": None}  # fmt: skip
                 yield simulated.dense(**here, score=0.8)
                 yield {**here, "sparsity": 0.5, "score": 0.7 - 0.2 * i}
         yield {**own, "task": "alone", "sparsity": 0.5, "score": 0.5}  # no dense run
@@ -113,7 +114,7 @@ def test_cells_are_those_of_the_view(home):
     view = reading.query(f"sqlite:///{home}/jdna.db", "SELECT * FROM performance_drop").records()
     names = [name for name in view[0] if name in own[0]]
     assert {"mean_relative_drop", "sd_relative_drop", "difficulty", "share_lost", "n"} < set(names)
-    key = (*cells.PLACE, *cells.WHAT)
+    key = (*cells.CONDITION_COLUMNS, *cells.PRUNING_COLUMNS)
     mine = {tuple(row[name] for name in key): row for row in own}
     assert len(mine) == len(own) == len(view)
     for row in view:
@@ -144,14 +145,14 @@ def test_every_report_is_a_table_a_figure_and_data(jdna, home, name, tmp_path):
         made = []
         for i in range(2):
             file = tmp_path / f"{i}{suffix}"
-            knob = {"context": "context_words", "languages": "pairs"}.get(name, name)
-            few = ("easy", f"by-{knob}") if f"by-{knob}" in tasks else ("easy", "hard")
+            condition = {"context": "context_words", "languages": "pairs"}.get(name, name)
+            few = ("easy", f"by-{condition}") if f"by-{condition}" in tasks else ("easy", "hard")
             jdna(*args, "--plot", file, "--task", few[0], "--task", few[1])
             made.append(file.read_bytes())
         assert made[0] == made[1], suffix
 
 
-def test_the_knobs_are_ordered_from_easy_to_hard(jdna, home):
+def test_the_conditions_are_ordered_from_easy_to_hard(jdna, home):
     for name, words in (("adequacy", ("100% of the data", "50% of the data", "25% of the data")),
                         ("options", ("4 options", "2 options")), ("shots", ("4 shots", "0 shots")),
                         ("book", ("open book", "closed book")),

@@ -12,7 +12,7 @@ from jdna_cli import tasks
 from jdna_cli.engine import models, preparation
 from jdna_cli.engine.devices import accelerator
 from jdna_cli.engine.scorers import form_of
-from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, ModelSource
 from jdna_cli.tasks import conditions, prompts, rows
 from jdna_cli.tasks.records import Records
@@ -22,15 +22,15 @@ from tests import toys
 CPU = SimpleNamespace(device=torch.device("cpu"))
 
 
-def scored(folder, task, data, batch_size=7, **knobs):
+def scored(folder, task, data, batch_size=7, **task_conditions):
     """Scorer, examples as tokens, the model, and its evaluation."""
     source = ModelSource("m", folder, "m")
     pairs = ",".join(task.pairs[:1]) or None
-    spec = EvalSpec(model="m", task=task.name, split="validation", pairs=pairs, **knobs)
+    spec = EvalSpec(model="m", task=task.name, split="validation", pairs=pairs, **task_conditions)
     scorer = preparation.scorer_for(spec, task, source)
     part = preparation.prepare(scorer, "validation", data)
     model = scorer.load(source, new_head=False)
-    found = scorer.measure(model, part.encoded, Measuring(batch_size, CPU))
+    found = scorer.measure(model, part.encoded, EvalContext(batch_size, CPU))
     return scorer, part, model, found
 
 
@@ -93,7 +93,7 @@ def test_ties_are_counted_and_the_first_counts(families, sentences):
         for e in part.records.examples
     ]
     encoded = scorer.encode(Records(tuple(same)))
-    found = scorer.measure(model, encoded, Measuring(64, CPU))
+    found = scorer.measure(model, encoded, EvalContext(64, CPU))
     assert found.scores["ties"] == 1.0
     assert all(row["prediction"] == 0 for row in found.rows)
 
@@ -148,7 +148,7 @@ def test_each_direction_is_read_and_written_in_its_languages(families, sentences
         assert pair.target[0] == code(written)
         assert pair.target[-1] == tokenizer.eos_token_id
     model = scorer.load(source, new_head=False)
-    found = scorer.measure(model, part.encoded, Measuring(8, CPU))
+    found = scorer.measure(model, part.encoded, EvalContext(8, CPU))
     assert {"bleu", "chrf", "bleu_en-de", "bleu_de-fr"} <= set(found.scores)
     assert found.scores["bleu"] == (found.scores["bleu_en-de"] + found.scores["bleu_de-fr"]) / 2
     assert "en-de: BLEU nrefs:1|case:mixed" in found.protocol
@@ -186,7 +186,7 @@ def test_a_gpu_measures_what_the_cpu_does(families, sentences, kind):
     task = tasks.get(toys.KINDS[kind])
     scorer, part, model, found = scored(families("llama"), task, sentences)
     model.to("cuda")
-    there = scorer.measure(model, part.encoded, Measuring(7, accelerator("no")))
+    there = scorer.measure(model, part.encoded, EvalContext(7, accelerator("no")))
     assert there.loss == pytest.approx(found.loss, rel=1e-4)
 
 

@@ -20,7 +20,7 @@ from jdna_cli.errors import JdnaError, RequestError, redact
 from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome, Point
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 from jdna_cli.store import database, reading, schema
-from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.ledger import Ledger, NewRun
 from jdna_cli.store.views import VIEWS
 
 PRUNE = PruneSpec(model="m", sparsity=0.5)
@@ -111,7 +111,7 @@ for i in range(25):
 
 def test_what_is_recorded_comes_back(ledger):
     spec = InterpolateSpec(model="a", other="b", task="rte", split="validation")
-    run = ledger.start(Opening(spec, "f", {"task": "rte"}), {"torch": "2"}, None)
+    run = ledger.start(NewRun(spec, "f", {"task": "rte"}), {"torch": "2"}, None)
     outcome = Outcome(
         (Measurement("validation", "loss", 0.25, 3), Measurement("validation", "loss", 0.2)),
         (LayerSparsity("a.weight", (2, 3), 1, 6),),
@@ -131,7 +131,7 @@ def test_what_is_recorded_comes_back(ledger):
 
 
 def test_a_run_is_recorded_whole_or_not_at_all(ledger):
-    run = ledger.start(Opening(PRUNE, "f"), {}, None)
+    run = ledger.start(NewRun(PRUNE, "f"), {}, None)
     twice = LayerSparsity("same", (1,), 1, 1)
     with pytest.raises(sa.exc.IntegrityError):
         ledger.finish(run, Outcome((Measurement("s", "loss", 1.0),), (twice, twice)))
@@ -140,10 +140,10 @@ def test_a_run_is_recorded_whole_or_not_at_all(ledger):
 
 
 def test_a_dead_process_is_recognised_and_a_live_one_left_alone(ledger):
-    alive = ledger.start(Opening(PRUNE, "f"), {}, None)
-    dead = ledger.start(Opening(PRUNE, "f"), {}, None)
-    elsewhere = ledger.start(Opening(PRUNE, "f"), {}, None)
-    stale = ledger.start(Opening(PRUNE, "f"), {}, None)
+    alive = ledger.start(NewRun(PRUNE, "f"), {}, None)
+    dead = ledger.start(NewRun(PRUNE, "f"), {}, None)
+    elsewhere = ledger.start(NewRun(PRUNE, "f"), {}, None)
+    stale = ledger.start(NewRun(PRUNE, "f"), {}, None)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     write(ledger, "UPDATE run SET pid = :pid WHERE id = :id", pid=process.pid, id=dead.id)
@@ -202,7 +202,7 @@ STATEMENTS = (
 
 
 def test_an_older_database_is_copied_then_upgraded(on_file, newer_migrations):
-    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    on_file.finish(on_file.start(NewRun(PRUNE, "f"), {}, None), Outcome())
     before = logical(on_file.home / "jdna.db")
     newer_migrations(*STATEMENTS)
     with pytest.raises(RequestError, match="run `jdna db upgrade`"):
@@ -217,7 +217,7 @@ def test_an_older_database_is_copied_then_upgraded(on_file, newer_migrations):
 
 @pytest.mark.parametrize("failing", range(len(STATEMENTS) + 1))
 def test_a_migration_that_fails_anywhere_changes_nothing(on_file, newer_migrations, failing):
-    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
+    on_file.finish(on_file.start(NewRun(PRUNE, "f"), {}, None), Outcome())
     before = logical(on_file.home / "jdna.db")
     newer_migrations(*STATEMENTS[:failing], "SELECT * FROM nowhere", *STATEMENTS[failing:])
     with pytest.raises(RequestError, match="nowhere"):
@@ -259,7 +259,7 @@ def test_a_newer_database_is_refused_and_left_alone(on_file, jdna):
 )
 def test_a_query_can_only_read(on_file, jdna, tmp_path, monkeypatch, sql):
     monkeypatch.chdir(tmp_path)
-    on_file.start(Opening(PRUNE, "f"), {}, None)
+    on_file.start(NewRun(PRUNE, "f"), {}, None)
     before = logical(on_file.home / "jdna.db")
     found = jdna("db", "query", sql, "--home", on_file.home, code=2)
     assert found.err.startswith("jdna: SQL: ")
@@ -285,7 +285,7 @@ def test_any_name_is_only_a_name(ledger, name):
     except UnicodeEncodeError:
         return
     spec = PruneSpec(model=name, sparsity=0.5)
-    run = ledger.start(Opening(spec, "f", {"model": name}), {}, None)
+    run = ledger.start(NewRun(spec, "f", {"model": name}), {}, None)
     found = reading.query(url(ledger), "SELECT model FROM run WHERE model = ?", [name]).rows
     assert (name,) in found
     assert ledger.get(run.id).spec["model"] == name
@@ -300,7 +300,7 @@ def record(ledger, recipe, score, *, kind="finetune", split="validation", **colu
         "model": "m", "task": "rte", "metric": "accuracy", "human": 0.9, "recipe": recipe,
         "regime": "dense", "sparsity": 0.0, "seed": 41, **columns,
     }  # fmt: skip
-    run = ledger.start(Opening(spec, f"{recipe}{columns}", columns), {}, None)
+    run = ledger.start(NewRun(spec, f"{recipe}{columns}", columns), {}, None)
     return ledger.finish(run, Outcome((Measurement(split, "accuracy", score),), bits=32)).id
 
 
@@ -367,7 +367,7 @@ def test_one_seed_has_no_spread_and_a_dense_score_of_zero_no_ratio(ledger):
 
 def test_the_barrier_view_agrees_with_the_definition(ledger):
     spec = InterpolateSpec(model="a", other="b", task="rte", split="validation")
-    run = ledger.start(Opening(spec, "f", {"task": "rte"}), {}, None)
+    run = ledger.start(NewRun(spec, "f", {"task": "rte"}), {}, None)
     points = tuple(Point(a, loss, 0.5) for a, loss in ((0.0, 1.0), (0.5, 3.0), (1.0, 2.0)))
     ledger.finish(run, Outcome(points=points))
     assert ask(ledger, "SELECT barrier, first_loss, second_loss, points FROM loss_barrier") == [
@@ -381,7 +381,7 @@ def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[3])
     jdna("prune", bert, "--sparsity", 0.5)
     ledger = Ledger(jdna.home)
-    run = ledger.start(Opening(PRUNE, "f"), {}, None)
+    run = ledger.start(NewRun(PRUNE, "f"), {}, None)
     said = f"postgresql://me:{secrets[1]}@host/db {secrets[0]} {secrets[3]}"
     with pytest.raises(RuntimeError), ledger.running(run, fresh=True):
         raise RuntimeError(said)
@@ -396,8 +396,8 @@ def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
 
 
 def test_a_full_disk_fails_the_run_and_keeps_the_rest(on_file):
-    on_file.finish(on_file.start(Opening(PRUNE, "f"), {}, None), Outcome())
-    run = on_file.start(Opening(PRUNE, "g"), {}, None)
+    on_file.finish(on_file.start(NewRun(PRUNE, "f"), {}, None), Outcome())
+    run = on_file.start(NewRun(PRUNE, "g"), {}, None)
     engine = on_file._engine
 
     @sa.event.listens_for(engine, "connect")

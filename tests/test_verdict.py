@@ -12,7 +12,7 @@ from jdna_cli.reports import cells as reports_cells
 from jdna_cli.reports import verdicts
 from jdna_cli.reports.source import Filters, source_of
 
-TIMES = 200
+TIMES = 100
 TASKS, LEVELS, SEEDS = 6, (0.3, 0.5, 0.7), 3
 # Three standard deviations above a rate of 5 % in TIMES simulations.
 AT_MOST = TIMES * 0.05 + 3 * math.sqrt(TIMES * 0.05 * 0.95)
@@ -105,7 +105,7 @@ def test_what_is_missing_to_be_sure_is_said(jdna, tmp_path):
     assert "2 of 2 cells have one seed" in told
 
 
-def test_levels_of_a_knob_are_ordered_from_easy_to_hard(jdna, tmp_path):
+def test_levels_of_a_condition_are_ordered_from_easy_to_hard(jdna, tmp_path):
     found = []
     for share in (1.0, 0.5, 0.25):
         for seed in range(4):

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from jdna_cli.engine import distillation
-from jdna_cli.engine.schedule import Rounds
+from jdna_cli.engine.schedule import GradualPruning
 from jdna_cli.sparsity import masks, quantization
 from jdna_cli.sparsity.quantization import Grid
 from jdna_cli.sparsity.regimes import OnGrid
@@ -62,12 +62,12 @@ def test_rounds_are_cubic_and_nested():
         model="m", task="rte", sparsity=0.8, schedule="iterative", schedule_rounds=5,
         criterion="magnitude-inverse",
     )  # fmt: skip
-    rounds = Rounds(spec, {"w": 1})
+    rounds = GradualPruning(spec, {"w": 1})
     due = {step: rounds.due(step, 100) for step in range(1, 101) if rounds.due(step, 100)}
     assert list(due) == [10, 20, 30, 40, 50]
     assert list(due.values()) == pytest.approx([1 - (1 - i / 5) ** 3 for i in range(1, 6)])
     # More rounds than steps: what is due together is done together, and the last is never lost.
-    assert Rounds(spec, {}).due(1, 1) == 1
+    assert GradualPruning(spec, {}).due(1, 1) == 1
     torch.manual_seed(0)
     weight, before = torch.randn(40, 40), {}
     weight[0, :7] = 0  # zeros that were not pruned

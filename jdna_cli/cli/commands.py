@@ -211,7 +211,7 @@ def finetune(
         "temperature": temperature,
         "dynamics": dynamics,
         "dynamics_every": dynamics_every,
-        **_knobs(options, book, context_words, pairs),
+        **_task_conditions(options, book, context_words, pairs),
     }
 
     def run() -> None:
@@ -230,15 +230,15 @@ def _together(run: Callable[[], None]) -> None:
 
     try:
         if cluster.is_first():
-            with cluster.leading():
+            with cluster.main_process_leads():
                 run()
         else:
             finetuning.follow()
     finally:
-        cluster.part_ways()
+        cluster.shutdown()
 
 
-def _knobs(
+def _task_conditions(
     options: int | None, book: o.Book | None, context_words: int | None, pairs: str | None
 ) -> dict[str, Any]:
     return {
@@ -304,7 +304,7 @@ def evaluate(
         "label_order": label_order,
         "time": time or None,
         "kernels": kernels.value if kernels is not o.Kernels.DENSE else None,
-        **_knobs(options, book, context_words, pairs),
+        **_task_conditions(options, book, context_words, pairs),
     }
     if (task is None) == (harness is None):
         raise RequestError("give either --task TASK or --harness NAMES")
@@ -364,7 +364,7 @@ def interpolate(
         "batch_size": eval_batch_size,
         "shots": shots,
         "seed": seed,
-        **_knobs(options, book, context_words, pairs),
+        **_task_conditions(options, book, context_words, pairs),
     }
     with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
         done = measuring.interpolate(desk, values)

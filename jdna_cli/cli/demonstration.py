@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jdna_cli.cli import reporting
 from jdna_cli.cli.showing import as_json as done_as_json
-from jdna_cli.cli.sweep_board import Board
+from jdna_cli.cli.sweep_progress import SweepProgress
 from jdna_cli.compute import precision
 from jdna_cli.console import say
 from jdna_cli.errors import JdnaError, RequestError
@@ -83,8 +83,8 @@ def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
             f"{precision.TYPES[chosen]}; one to three minutes on two cores"
         )
         began = time.monotonic()
-        with Board(asked.title, plan) as board:
-            local.run(state, work.Where(str(home), db, None), board, divided, plan.forced)
+        with SweepProgress(asked.title, plan) as board:
+            local.run(state, work.SweepSettings(str(home), db, None), board, divided, plan.forced)
         say(f"demo: done in {time.monotonic() - began:.0f} s; again, it is read from the database")
     if state.failed:
         raise JdnaError(f"the demo's cell failed: {next(iter(state.failed.values()))}")

@@ -11,7 +11,7 @@ import typer
 from jdna_cli.cli import completing
 
 MODEL_HELP = "Hub id (optional @revision), local folder, or run:ID."
-_RECIPE, _WHERE, _PRUNING, _KNOBS = "Recipe", "Where", "Pruning", "Difficulty"
+_RECIPE, _WHERE, _PRUNING, _CONDITIONS = "Recipe", "Where", "Pruning", "Difficulty"
 _ROUNDING, _CALIBRATION, _TEACHING = "Quantisation", "Calibration", "Teacher and dynamics"
 
 
@@ -410,7 +410,7 @@ Options = Annotated[
     typer.Option(
         metavar="K",
         help="Options of a multiple choice: the right one and K − 1 seeded others.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 Shots = Annotated[
@@ -418,7 +418,7 @@ Shots = Annotated[
     typer.Option(
         metavar="K",
         help="Examples of the training split shown before each question, seeded.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 BookOption = Annotated[
@@ -427,7 +427,7 @@ BookOption = Annotated[
         "--book",
         help="Answer questions with their text at hand, or without; open by default where the "
         "task has texts.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 ContextWords = Annotated[
@@ -436,7 +436,7 @@ ContextWords = Annotated[
         metavar="N",
         help="Cut each text around its answer's sentence, or fill it up with texts of other "
         "questions, to exactly N words.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 Pairs = Annotated[
@@ -444,13 +444,15 @@ Pairs = Annotated[
     typer.Option(
         help="Directions of translation: en-de, several as en-de,en-fr, the first 2, 5, …, or "
         "majority or minority; by default the task's first.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 Chat = Annotated[
     bool,
     typer.Option(
-        "--chat", help="Put prompts as the tokenizer's chat template says.", rich_help_panel=_KNOBS
+        "--chat",
+        help="Put prompts as the tokenizer's chat template says.",
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 DrawSeed = Annotated[
@@ -458,14 +460,14 @@ DrawSeed = Annotated[
     typer.Option(
         "--seed",
         help="Seed of what is drawn: options, shots, texts; by default its fine-tuning's, else 0.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 Stride = Annotated[
     int | None,
     typer.Option(
         help="Running text: tokens from one window to the next; by default no overlap.",
-        rich_help_panel=_KNOBS,
+        rich_help_panel=_CONDITIONS,
     ),
 ]
 LabelOrder = Annotated[

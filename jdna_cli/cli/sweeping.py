@@ -15,7 +15,7 @@ import typer
 from jdna_cli import registry
 from jdna_cli.cli import completing
 from jdna_cli.cli import options as o
-from jdna_cli.cli.sweep_board import Board, duration
+from jdna_cli.cli.sweep_progress import SweepProgress, duration
 from jdna_cli.console import say, tell
 from jdna_cli.errors import RequestError
 
@@ -126,7 +126,7 @@ def sweep(
 
         divided = local.shares(workers, per_device)
         plan = planning.make(desk, cells.of(asked), keep.value, len(divided))
-        where = work.Where(
+        where = work.SweepSettings(
             str(home), db, str(data_dir) if data_dir else None, allow_pickle, experiment
         )
         if as_commands:
@@ -139,7 +139,7 @@ def sweep(
         state = schedule.State.begin(plan.cells, plan.runs, keep.value, retries)
         began = time.monotonic()
         if state.waiting:
-            with Board(asked.title, plan) as board:
+            with SweepProgress(asked.title, plan) as board:
                 if engine is Engine.LOCAL:
                     local.run(state, where, board, divided, plan.forced)
                 else:

@@ -59,7 +59,7 @@ class _Enough(BaseException):
     """Ends a pass that has nothing more to tell."""
 
 
-class _Pass(threading.Thread):
+class _PausedForward(threading.Thread):
     """One forward pass, in steps: from block to block."""
 
     def __init__(self, run: Callable[[], object]) -> None:
@@ -116,7 +116,7 @@ class _Pass(threading.Thread):
             self.join()
 
 
-class Walk:
+class BlockWalker:
     """All passes of a model, from block to block."""
 
     def __init__(
@@ -133,9 +133,9 @@ class Walk:
             config: Any = getattr(module, "config", None)
             if hasattr(config, "use_cache"):
                 config.use_cache = False
-        self._passes = [_Pass(run) for run in passes]
+        self._passes = [_PausedForward(run) for run in passes]
 
-    def __iter__(self) -> Iterator[tuple[Block, Step]]:
+    def __iter__(self) -> Iterator[tuple[Block, BlockTurn]]:
         """Each block once, on the device, with what can be done there."""
         left = {id(block): block for block in self._blocks}
         undo = self._take_over()
@@ -151,7 +151,7 @@ class Walk:
                 here = [p for p in self._passes if p.at is block]
                 home = next(block.module.parameters()).device
                 block.module.to(self._device)
-                step = Step(block, here, self)
+                step = BlockTurn(block, here, self)
                 if left.pop(id(block), None) is not None:
                     yield block, step
                 for one in here:
@@ -162,7 +162,7 @@ class Walk:
             for one in self._passes:
                 one.abandon()
 
-    def compute(self, block: Block, one: _Pass) -> Any:
+    def compute(self, block: Block, one: _PausedForward) -> Any:
         """What a block makes of a pass."""
         args, kwargs = one.call
         # Keys and values that it adds to a memory are not to be found there the second time.
@@ -216,16 +216,16 @@ def _own_memory(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, Cache) else value
 
 
-def _this_pass() -> _Pass:
+def _this_pass() -> _PausedForward:
     thread = threading.current_thread()
-    assert isinstance(thread, _Pass)
+    assert isinstance(thread, _PausedForward)
     return thread
 
 
-class Step:
+class BlockTurn:
     """One block's turn: run it on all passes, as often as is wanted."""
 
-    def __init__(self, block: Block, here: list[_Pass], walk: Walk) -> None:
+    def __init__(self, block: Block, here: list[_PausedForward], walk: BlockWalker) -> None:
         self._block, self._here, self._walk = block, here, walk
         self._outputs: dict[int, Any] = {}
 
@@ -237,7 +237,7 @@ class Step:
             keep: whether the outputs are those that the passes go on with, whatever becomes of
                 the block's weights afterwards.
         """
-        current: list[_Pass] = []
+        current: list[_PausedForward] = []
 
         def shown(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -260,7 +260,7 @@ class Step:
             for hook in hooks:
                 hook.remove()
 
-    def output(self, one: _Pass) -> Any:
+    def output(self, one: _PausedForward) -> Any:
         """What the pass goes on with: the kept output, or that of the block as it is now."""
         if id(one) in self._outputs:
             return self._outputs.pop(id(one))

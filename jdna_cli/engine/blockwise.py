@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jdna_cli.engine import calibration, devices, models
-from jdna_cli.engine.blocks import Walk, find
+from jdna_cli.engine.blocks import BlockWalker, find
 from jdna_cli.engine.calibration import Activations, Samples
 from jdna_cli.engine.changes import Change, Plan, score_of
 from jdna_cli.engine.devices import Placing
@@ -60,7 +60,9 @@ def gathered(found: Plan, place: Place) -> dict[str, Statistics]:
     names = {there: name for name, (there, _) in own.items()}
     known: dict[str, Statistics] = {}
     blocks = find(model, list(names))
-    for i, (block, step) in enumerate(Walk(model, blocks, samples.passes(model, device), device)):
+    for i, (block, step) in enumerate(
+        BlockWalker(model, blocks, samples.passes(model, device), device)
+    ):
         seen = Activations(products=found.criterion.needs == "gram")
         step.observe(seen.see, keep=True)
         for there in block.chosen:
@@ -85,7 +87,9 @@ def changes(found: Plan, place: Place, notes: list[str]) -> Iterator[Change]:
     names = {there: name for name, (there, _) in _parameters(found, model).items()}
     blocks = find(model, list(names))
     products = found.spec.quantize is not None or found.criterion.needs == "gram"
-    for i, (block, step) in enumerate(Walk(model, blocks, samples.passes(model, device), device)):
+    for i, (block, step) in enumerate(
+        BlockWalker(model, blocks, samples.passes(model, device), device)
+    ):
         seen = Activations(products=products)
         step.observe(seen.see, keep=not found.spec.sequential)
         for there, module in block.chosen.items():

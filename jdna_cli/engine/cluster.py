@@ -81,7 +81,7 @@ def receive() -> Any:
 
 
 @contextlib.contextmanager
-def leading() -> Iterator[None]:
+def main_process_leads() -> Iterator[None]:
     """While the first process decides: if it ends without a word, the others are let go."""
     try:
         yield
@@ -91,7 +91,7 @@ def leading() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn() -> Iterator[None]:
+def one_process_at_a_time() -> Iterator[None]:
     """Processes of one machine one after the other, where each reads what it keeps a part of."""
     if not is_sharded():
         yield
@@ -127,7 +127,7 @@ def share(batch: list[int]) -> list[int]:
     return batch[rank() :: size()]
 
 
-def firsts(number: int) -> int:
+def broadcast_int(number: int) -> int:
     """The first process's number, everywhere."""
     from accelerate.utils import broadcast_object_list
 
@@ -163,7 +163,7 @@ def own_of(tensors: dict[str, Tensor], name: str) -> Tensor | None:
     return tensors.get(name if size() == 1 else f"{name}.{rank()}")
 
 
-def part_ways() -> None:
+def shutdown() -> None:
     """Leave the group in order, at the very end."""
     if size() > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

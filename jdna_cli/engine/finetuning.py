@@ -18,8 +18,8 @@ from jdna_cli.engine.distillation import Teacher
 from jdna_cli.engine.files import require_space, whole
 from jdna_cli.engine.place import Place, Surroundings, write_predictions, write_records
 from jdna_cli.engine.preparation import counted, examples, prepare, scorer_for
-from jdna_cli.engine.schedule import Rounds
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
+from jdna_cli.engine.schedule import GradualPruning
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult
 from jdna_cli.engine.training import Extras, Training
 from jdna_cli.errors import RequestError
 from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome
@@ -77,7 +77,7 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
     accelerator = devices.accelerator(spec.mixed_precision)
     teacher = _teacher(spec, task, given.teacher, records_, place, accelerator)
     set_seed(spec.seed)
-    with cluster.in_turn():
+    with cluster.one_process_at_a_time():
         model = scorer.load(source, new_head=True, seed=spec.seed)
         start = _start(spec, model, source, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
@@ -91,14 +91,14 @@ def finetune(spec: FinetuneSpec, task: Task, given: Models, place: Place, resume
             training.resume(checkpoint)
             notes.append(f"resumed at step {checkpoint.step} of {training.total}")
 
-    latest: dict[str, Evaluation] = {}
+    latest: dict[str, EvalResult] = {}
 
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
         measured: list[Measurement] = []
         if not cluster.measures():
             return measured
         for split, part in held_out.items():
-            measuring = Measuring(spec.eval_batch_size, accelerator, step=step)
+            measuring = EvalContext(spec.eval_batch_size, accelerator, step=step)
             alone = accelerator.unwrap_model(training.model)
             latest[split] = scorer.measure(alone, part.encoded, measuring)
             numbers = {"loss": latest[split].loss, **latest[split].scores}
@@ -240,7 +240,7 @@ def _extras(
     if spec.schedule == "iterative":
         chosen = pruning.plan(spec.prune_spec(), given.start).chosen
         names = models.match(model, chosen)
-        rounds = Rounds(spec, {there: chosen[name] for name, there in names.items()})
+        rounds = GradualPruning(spec, {there: chosen[name] for name, there in names.items()})
     if spec.dynamics:
         from_zero = bool(start.masks) and REGIMES[spec.regime].start == "zero"
         seen = dynamics.observer(model, given.pretrained, start.masks, from_zero=from_zero)

@@ -13,7 +13,7 @@ from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.files import whole
 from jdna_cli.engine.place import Place, write_predictions, write_records
 from jdna_cli.engine.preparation import counted, prepare, scorer_for
-from jdna_cli.engine.scorers.scorer import Measuring
+from jdna_cli.engine.scorers.scorer import EvalContext
 from jdna_cli.engine.scorers.writer import Asked
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Measurement, Outcome, Point
@@ -47,7 +47,7 @@ def evaluate(
     else:
         # It is where it is to be already: accelerate moves its parts, or its inputs, as needed.
         model = loaded
-    measuring = Measuring(spec.batch_size, accelerator, place.surroundings.progress)
+    measuring = EvalContext(spec.batch_size, accelerator, place.surroundings.progress)
     kind = devices.weights_of(loaded)
     grids = source.folder / "grid.safetensors"
     if grids.is_file():
@@ -99,7 +99,7 @@ def interpolate(
         alpha = i / (spec.points - 1)
         with torch.no_grad():
             connectivity.move_(moving, a, b, alpha)
-        here = scorer.measure(prepared, part.encoded, Measuring(spec.batch_size, accelerator))
+        here = scorer.measure(prepared, part.encoded, EvalContext(spec.batch_size, accelerator))
         found.append(Point(alpha, here.loss, here.scores[task.metric]))
         place.surroundings.progress("interpolate", i + 1, spec.points, f"loss {here.loss:.3f}")
     barrier = connectivity.barrier([p.alpha for p in found], [p.loss for p in found])

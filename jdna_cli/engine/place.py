@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jdna_cli.engine import devices
-from jdna_cli.engine.scorers.scorer import Evaluation, Progress
+from jdna_cli.engine.scorers.scorer import EvalResult, Progress
 from jdna_cli.results import Outcome
 from jdna_cli.specs import Spec
 from jdna_cli.tasks.records import Records
@@ -38,7 +38,7 @@ class Place:
     keeps_model: bool = True  # whether a fine-tuned model is written
 
 
-def write_predictions(target: Path, split: str, records: Records, found: Evaluation) -> None:
+def write_predictions(target: Path, split: str, records: Records, found: EvalResult) -> None:
     """One JSON line per example: its name, its label, and the model's answer."""
     if not found.rows:
         return

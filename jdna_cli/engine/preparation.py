@@ -9,7 +9,7 @@ from typing import Any
 from jdna_cli.engine import cluster, languages, loading, models, prunable, pruning, scorers
 from jdna_cli.engine.scorers.head import Head
 from jdna_cli.engine.scorers.scorer import Scorer
-from jdna_cli.engine.scorers.writer import Asking, Writer
+from jdna_cli.engine.scorers.writer import LanguageModelScorer, PromptedScorer
 from jdna_cli.engine.tokens import Tokens
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import FinetuneSpec, Measured, ModelSource
@@ -30,7 +30,7 @@ def scorer_for(
     fitting = scorers.choose(task, config, new_head=isinstance(spec, FinetuneSpec))
     tokenizer = models.tokenizer_of(source.folder)
     put = conditions.of(task, spec)
-    if (put.shots or put.chat) and not issubclass(fitting, Asking):
+    if (put.shots or put.chat) and not issubclass(fitting, PromptedScorer):
         flag = "--shots" if put.shots else "--chat"
         raise RequestError(f"{flag}: {config.model_type} is an encoder, it is not prompted")
     order: str | None = getattr(spec, "label_order", None)
@@ -157,7 +157,7 @@ def check_teacher(
             f"--teacher: {teacher.name} does task {task.name!r} by {theirs.__name__.lower()}, the "
             f"model by {type(own).__name__.lower()}: their outputs cannot be compared"
         )
-    if issubclass(theirs, Writer):
+    if issubclass(theirs, LanguageModelScorer):
         mine, other = own.tokens.tokenizer, models.tokenizer_of(teacher.folder)
         if mine.get_vocab() != other.get_vocab():
             raise RequestError(f"--teacher: {teacher.name} writes other tokens than the model")

@@ -20,7 +20,7 @@ from jdna_cli.specs import FinetuneSpec, parse_pattern
 
 
 @dataclass(frozen=True)
-class Rounds:
+class GradualPruning:
     """When how much is pruned, and what."""
 
     spec: FinetuneSpec

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from jdna_cli.engine.batches import by_length
-from jdna_cli.engine.scorers.scorer import Measuring, Scorer
+from jdna_cli.engine.scorers.scorer import EvalContext, Scorer
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Measurement
 from jdna_cli.specs import EvalSpec, ModelSource
@@ -28,7 +28,7 @@ AGREES = 0.1  # of the largest output: what rounding to 16 bits may make in a de
 
 
 def measure(
-    model: nn.Module, scorer: Scorer, encoded: Any, measuring: Measuring
+    model: nn.Module, scorer: Scorer, encoded: Any, measuring: EvalContext
 ) -> tuple[Measurement, ...]:
     """Latency of one example (ms: median, 10 % and 90 % points) and throughput (examples/s).
 
@@ -100,7 +100,7 @@ def check_kernels(spec: EvalSpec, source: ModelSource, pattern: str | None) -> N
 
 
 def use_semi_structured(
-    model: nn.Module, scorer: Scorer, encoded: Any, measuring: Measuring
+    model: nn.Module, scorer: Scorer, encoded: Any, measuring: EvalContext
 ) -> Measurement:
     """Turn 2:4 weights into PyTorch's semi-structured form; returns the largest difference.
 

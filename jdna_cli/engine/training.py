@@ -19,7 +19,7 @@ from jdna_cli.engine.checkpoints import Checkpoint
 from jdna_cli.engine.distillation import Teacher
 from jdna_cli.engine.dynamics import Observe
 from jdna_cli.engine.place import Surroundings
-from jdna_cli.engine.schedule import Rounds
+from jdna_cli.engine.schedule import GradualPruning
 from jdna_cli.engine.scorers.scorer import Encoded, Scorer
 from jdna_cli.errors import InterruptedRunError, JdnaError, NotFiniteError
 from jdna_cli.results import Measurement, Movement
@@ -38,7 +38,7 @@ class Extras:
     """What a training does besides the recipe."""
 
     teacher: Teacher | None = None
-    rounds: Rounds | None = None
+    rounds: GradualPruning | None = None
     observe: Observe | None = None
 
 
@@ -179,7 +179,7 @@ class Training:
                 journal.measured += epoch_end(epoch, done)
                 self.model.train()
                 began = time.perf_counter()
-            asked = cluster.firsts(surroundings.stop()) if done < self.total else 0
+            asked = cluster.broadcast_int(surroundings.stop()) if done < self.total else 0
             if asked or (every and done % every == 0 and done < self.total):
                 journal.seconds += time.perf_counter() - began
                 self._checkpoint(surroundings.work, done)

@@ -8,13 +8,13 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import distillation, knobs, precision, pruning, rules
+from jdna_cli.jobs import distillation, precision, pruning, rules, task_conditions
 from jdna_cli.jobs.locating import PRUNED, Located, locate, written_by
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
-from jdna_cli.store.ledger import Opening
+from jdna_cli.store.ledger import NewRun
 from jdna_cli.store.tables import Run
 from jdna_cli.tasks import get, records
 
@@ -26,7 +26,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     if regime is not None and regime not in REGIMES:
         raise RequestError(f"--regime: {regime!r} is none of {', '.join(REGIMES)}")
     task = get(asked["task"])
-    asked = precision.settled(asked) | knobs.put(asked, task, training=True)
+    asked = precision.settled(asked) | task_conditions.put(asked, task, training=True)
     located = locate(desk, asked["model"])
     asked, pruned = _with_pruning(desk, asked, located)
     taken = _taken(asked, located)
@@ -36,7 +36,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
     _check_schedule(spec, located)
     base = located if pruned is None else _base_of(desk, pruned)
     teacher = distillation.teacher_of(desk, spec, task)
-    knobs.check(desk.data_dir, spec, task, task.evaluation_splits[0])
+    task_conditions.check(desk.data_dir, spec, task, task.evaluation_splits[0])
     splits = ("train", *task.evaluation_splits)
     data = records.identity(task, splits, desk.data_dir)
     rule = rules.of(task, base.source.folder)
@@ -67,8 +67,8 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         "model": base.columns["model"],
         "model_identity": base.columns["model_identity"],
         "data_identity": data,
-        **knobs.task_columns(task, spec, task.evaluation_splits[0], desk.data_dir),
-        **knobs.columns(spec, task),
+        **task_conditions.task_columns(task, spec, task.evaluation_splits[0], desk.data_dir),
+        **task_conditions.columns(spec, task),
         "recipe": _finetune_recipe(spec, base, data, rule),
         "rule": rule,
         "regime": spec.regime,
@@ -84,7 +84,7 @@ def finetune(desk: Desk, values: Mapping[str, Any]) -> Done:
         columns["sparsity"] = 0.0
     if spec.schedule == "iterative":
         columns["schedule"] = f"iterative, {spec.schedule_rounds} rounds to {spec.schedule_end:.0%}"
-    opening = Opening(spec, fingerprint, columns, parent)
+    opening = NewRun(spec, fingerprint, columns, parent)
     models = finetuning.Models(start, base.source, teacher.source if teacher else None)
     return perform(
         desk, opening, lambda place: finetuning.lead(spec, task, models, place, desk.resume)

@@ -7,17 +7,17 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs import knobs, precision, rules
+from jdna_cli.jobs import precision, rules, task_conditions
 from jdna_cli.jobs.locating import Located, locate
 from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.specs import EvalSpec, HarnessSpec, InterpolateSpec
-from jdna_cli.store.ledger import Opening
+from jdna_cli.store.ledger import NewRun
 from jdna_cli.store.tables import Run
 from jdna_cli.tasks import Task, check_split, get, records
 
 # What an evaluation takes over from the fine-tuning of its model.
 _OF_ITS_OWN = ("shots", "chat", "stride", "dtype", "kernels", "label_order")
-_TAKEN_OVER = ("max_length", "mixed_precision", *specs.KNOB_FIELDS)
+_TAKEN_OVER = ("max_length", "mixed_precision", *specs.CONDITION_FIELDS)
 
 
 def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
@@ -26,7 +26,7 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     located = locate(desk, values["model"])
     asked = precision.dtype_settled(_as_trained(dict(values), task, located), located.source)
     spec = specs.build(EvalSpec, asked)
-    knobs.check(desk.data_dir, spec, task, spec.split)
+    task_conditions.check(desk.data_dir, spec, task, spec.split)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = records.identity(task, splits, desk.data_dir)
     rule = rules.of(task, located.source.folder, chat=spec.chat)
@@ -45,13 +45,13 @@ def evaluate(desk: Desk, values: Mapping[str, Any]) -> Done:
     preparation.check_measuring(spec, task, located.source)
     timing.check_kernels(spec, located.source, located.columns.get("pattern"))
     trained = located.run is not None and located.run.kind == "finetune"
-    opening = Opening(
+    opening = NewRun(
         spec,
         fingerprint,
         {
             **located.columns,
-            **knobs.task_columns(task, spec, spec.split, desk.data_dir),
-            **knobs.columns(spec, task),
+            **task_conditions.task_columns(task, spec, spec.split, desk.data_dir),
+            **task_conditions.columns(spec, task),
             # A model that was not fine-tuned has no seed of its own: its draws have one.
             "seed": located.columns["seed"] if trained else spec.seed,
             "data_identity": data,
@@ -93,7 +93,7 @@ def harness(desk: Desk, values: Mapping[str, Any]) -> Done:
         "data_identity": tasks.identity,
         "recipe": specs.digest(recipe),
     }
-    opening = Opening(spec, fingerprint, columns, located.number)
+    opening = NewRun(spec, fingerprint, columns, located.number)
     return perform(
         desk, opening, lambda place: library.evaluate(spec, tasks, located.source, place)
     )
@@ -109,7 +109,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             raise RequestError(
                 f"{end.source.name} was fine-tuned on {end.run.task!r}, not on {task.name!r}"
             )
-    knobs.check(desk.data_dir, spec, task, spec.split)
+    task_conditions.check(desk.data_dir, spec, task, spec.split)
     data = records.identity(task, [spec.split], desk.data_dir)
     rule = rules.of(task, first.source.folder)
     identities = {
@@ -124,7 +124,7 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
     from jdna_cli.engine import pipelines, preparation
 
     preparation.check_measuring(spec, task, first.source, second.source)
-    opening = Opening(
+    opening = NewRun(
         spec,
         fingerprint,
         {
@@ -132,8 +132,8 @@ def interpolate(desk: Desk, values: Mapping[str, Any]) -> Done:
             "model_identity": first.columns["model_identity"],
             "data_identity": data,
             "rule": rule,
-            **knobs.task_columns(task, spec, spec.split, desk.data_dir),
-            **knobs.columns(spec, task),
+            **task_conditions.task_columns(task, spec, spec.split, desk.data_dir),
+            **task_conditions.columns(spec, task),
         },
         first.number,
         second.number,
@@ -162,7 +162,7 @@ def _as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[st
         values.pop("seed", None)
         if drawn and trained:
             values["seed"] = trained["seed"]
-    return precision.settled(values) | knobs.put(values, task, training=False)
+    return precision.settled(values) | task_conditions.put(values, task, training=False)
 
 
 def _eval_recipe(

@@ -13,7 +13,7 @@ from jdna_cli.jobs.running import Desk, Done, answer, perform
 from jdna_cli.results import Planned
 from jdna_cli.sparsity import criteria
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
-from jdna_cli.store.ledger import Opening, has_weights, is_packed
+from jdna_cli.store.ledger import NewRun, has_weights, is_packed
 from jdna_cli.store.tables import Run
 
 P = TypeVar("P", PruneSpec, FinetuneSpec)
@@ -75,7 +75,7 @@ def prune(desk: Desk, values: Mapping[str, Any], out: Path | None = None) -> Don
     pruning.check_prune(spec, located.source, desk.data_dir)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"--out: {out} is not empty, name a new folder")
-    opening = Opening(
+    opening = NewRun(
         spec,
         fingerprint,
         {

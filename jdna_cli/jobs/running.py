@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.results import Outcome
-from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.ledger import Ledger, NewRun
 from jdna_cli.store.tables import Run
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def answer(
 
 def perform(
     desk: Desk,
-    opening: Opening,
+    opening: NewRun,
     action: Callable[[Place], Outcome],
     out: Path | None = None,
 ) -> Done:

@@ -18,22 +18,26 @@ from jdna_cli.reports.source import Row, Source, name_models, short
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
-# Where: what is asked of which model. What: what was taken from it.
-PLACE = ("model", "task", "metric", "split", "data_fraction", "options", "shots", "book",
-         "context_words", "pairs", "mixture", "recipe")  # fmt: skip
-WHAT = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits", "quantization",
-        "calibration", "schedule", "teacher")  # fmt: skip
+# What is asked of which model, and under which conditions.
+CONDITION_COLUMNS = ("model", "task", "metric", "split", "data_fraction", "options", "shots",
+                     "book", "context_words", "pairs", "mixture", "recipe")  # fmt: skip
+# What was taken from it, and how.
+PRUNING_COLUMNS = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits",
+                   "quantization", "calibration", "schedule", "teacher")  # fmt: skip
 COLUMNS = (
     "model", "task", "metric", "split", "difficulty", "score", "dense_score", "mean_relative",
     "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "interval_over", "share_lost",
     "n", "chance",
-    *WHAT[:7], "bits_per_weight", *WHAT[7:], *PLACE[4:],
+    *PRUNING_COLUMNS[:7], "bits_per_weight", *PRUNING_COLUMNS[7:], *CONDITION_COLUMNS[4:],
 )  # fmt: skip
-_P, _W = len(PLACE), len(WHAT)
+_P, _W = len(CONDITION_COLUMNS), len(PRUNING_COLUMNS)
 
+_SELECTED = ", ".join(
+    "metric.split" if name == "split" else f"run.{name}"
+    for name in (*CONDITION_COLUMNS, *PRUNING_COLUMNS)
+)
 _MEASURED = f"""
-SELECT run.id, run.kind, metric.value, run.bits_per_weight, run.human, run.chance,
-  {", ".join("metric.split" if name == "split" else f"run.{name}" for name in (*PLACE, *WHAT))},
+SELECT run.id, run.kind, metric.value, run.bits_per_weight, run.human, run.chance, {_SELECTED},
   run.pruning_seed, run.seed
 FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric AND metric.step IS NULL
 WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval')"""  # noqa: S608
@@ -105,7 +109,7 @@ def _cell(
     answers: predictions.Answers,
 ) -> Row:
     row: Row = dict.fromkeys(COLUMNS)
-    row.update(zip((*PLACE, *WHAT), key, strict=True))
+    row.update(zip((*CONDITION_COLUMNS, *PRUNING_COLUMNS), key, strict=True))
     lower = row["metric"] in LOWER_IS_BETTER
     seeds = []
     for record in members:
@@ -191,11 +195,11 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
     """
     rows = load(source)
     condition, values = source.filters.where()
-    firsts = {
+    broadcast_int = {
         recipe: _First(json.loads(spec) if isinstance(spec, str) else spec, number, rule or 1)
         for recipe, spec, number, rule in source.query(_SPECS.format(condition), values).rows
     }
-    _label(rows, firsts, without)
+    _label(rows, broadcast_int, without)
     name_models(rows)
     easiest: dict[str, float] = {}
     for row in rows:
@@ -207,7 +211,7 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
 def _order(row: Row) -> tuple[Any, ...]:
     """Within a task: by what makes it harder, then by name and sparsity."""
     hardness = (one.hardness(row[one.name]) for one in CONDITIONS.values())
-    others = (str(row[name] or "") for name in WHAT)
+    others = (str(row[name] or "") for name in PRUNING_COLUMNS)
     return (row["split"], *hardness, row["label"], row["sparsity"], *others)
 
 
@@ -219,11 +223,11 @@ class _First(NamedTuple):
     rule: int
 
 
-def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...]) -> None:
+def _label(rows: list[Row], broadcast_int: dict[str, _First], without: tuple[str, ...]) -> None:
     ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model"}
     own = {
         recipe: {name: value for name, value in one.spec.items() if name not in ignored}
-        for recipe, one in firsts.items()
+        for recipe, one in broadcast_int.items()
     }
     families = {
         recipe: json.dumps({n: v for n, v in spec.items() if n not in without}, sort_keys=True)
@@ -242,7 +246,7 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
             twins[(*place, json.dumps(spec, sort_keys=True))].add(row["recipe"])
         splits[row["task"]].add(row["split"])
     apart = {place: _told_apart(list(found.values())) for place, found in there.items()}
-    changed = _changes(twins.values(), firsts)
+    changed = _changes(twins.values(), broadcast_int)
     for row in rows:
         parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = own.get(row["recipe"], {})
@@ -252,16 +256,16 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
         row["label"] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
+def _changes(twins: Iterable[set[str]], broadcast_int: dict[str, _First]) -> dict[str, str]:
     """What tells recipes apart of which the same was asked: the rule, else the first run."""
     found: dict[str, str] = {}
     for recipes in twins:
         if len(recipes) < 2:
             continue
-        rules = [firsts[recipe].rule for recipe in recipes]
+        rules = [broadcast_int[recipe].rule for recipe in recipes]
         by_rule = len(set(rules)) == len(rules)
         for recipe in recipes:
-            one = firsts[recipe]
+            one = broadcast_int[recipe]
             found[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
     return found
 
@@ -311,7 +315,7 @@ def level(row: Row) -> tuple[float, str]:
 
 def way(row: Row, without: Sequence[str] = ()) -> str:
     """How a model was made smaller, but for how much; `without` some columns."""
-    told = {name: None if name in without else row[name] for name in WHAT}
+    told = {name: None if name in without else row[name] for name in PRUNING_COLUMNS}
     parts = [told["regime"]] if told["regime"] else []
     if told["criterion"]:
         scope = told["scope"]

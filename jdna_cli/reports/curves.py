@@ -57,7 +57,9 @@ class Comparison:
         return _figure(rows, self)
 
 
-def knob(title: str, column: str, line: Callable[[Row], str], *, whole: bool = False) -> Comparison:
+def condition(
+    title: str, column: str, line: Callable[[Row], str], *, whole: bool = False
+) -> Comparison:
     """Levels of what makes a task harder, side by side; `whole`: its absence is one of them."""
     return Comparison(
         title,
@@ -88,7 +90,7 @@ def _title(how: Comparison, own: list[Row]) -> str:
     first = own[0]
     parts = [first["_name"]] if "model" in how.apart else []
     parts += [first["label"]] if "_family" in how.apart else []
-    free = [name for name in cells.WHAT if name not in how.apart and name != "sparsity"]
+    free = [name for name in cells.PRUNING_COLUMNS if name not in how.apart and name != "sparsity"]
     parts.append(cells.way(first, [name for name in free if name != "pattern"]))
     return f"{how.title} · {' · '.join(part for part in parts if part)}"
 

@@ -18,7 +18,7 @@ BOOTSTRAPS = 400  # of seeds, for the interval of a threshold
 
 @dataclass(frozen=True)
 class Line:
-    """One task, or one level of a knob: its place from easy to hard, and its drops."""
+    """One task, or one level of a condition: its place from easy to hard, and its drops."""
 
     label: str
     order: float
@@ -43,16 +43,16 @@ def rank_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
     return statistics.rank_trends([line.order for line in lines], means)
 
 
-def knob_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
-    """The trend over a knob's levels at each sparsity, and over all of them."""
-    each = [_knob_test(lines, [level]) for level in levels]
-    overall = _knob_test(lines, levels)
+def condition_tests(lines: Sequence[Line], levels: Sequence[float]) -> Trends | None:
+    """The trend over a condition's levels at each sparsity, and over all of them."""
+    each = [_condition_test(lines, [level]) for level in levels]
+    overall = _condition_test(lines, levels)
     if overall is None or not all(each):
         return None
     return [one for one in each if one is not None], overall
 
 
-def _knob_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
+def _condition_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | None:
     if len(lines) < 2:
         return None
     # Of each seed, the mean over sparsities: they are not independent of each other.

@@ -1,10 +1,10 @@
-"""Is the hypothesis borne out? Tests on cells: across tasks by difficulty, within a task by a knob.
+"""Is the hypothesis borne out? Tests on cells: across tasks by difficulty, within one by condition.
 
 Across tasks the statistic is Spearman's correlation of difficulty and mean drop, averaged over the
 sparsities that all tasks share, with the p-value of permuting the tasks. Within a task the levels
-of a knob (shares of the data, options, …) are ordered: Page's test where each seed has all levels,
-else Jonckheere and Terpstra's. p-values are two-sided, and adjusted by Holm's method for the number
-of comparisons in a report.
+of a condition (shares of the data, options, …) are ordered: Page's test where each seed has all
+levels, else Jonckheere and Terpstra's. p-values are two-sided, and adjusted by Holm's method for
+the number of comparisons in a report.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Comparison:
     """Lines from easy to hard under one way of pruning, and what their drops say."""
 
     title: str
-    axis: str  # difficulty, or the knob
+    axis: str  # difficulty, or the condition
     row: Row  # one of its cells, for its columns
     lines: tuple[Line, ...]
     overall: Test | None
@@ -77,12 +77,12 @@ def judge(source: Source) -> list[Comparison]:
 def _judge(source: Source) -> list[Comparison]:
     rows, answers = cells.labelled(source), predictions.of(source)
     found = [_across(own, source.tolerance, answers) for own in _by(rows, _across_key).values()]
-    for knob in CONDITIONS:
-        if len({row[knob] for row in rows if row[knob] is not None}) < 2:
+    for column in CONDITIONS:
+        if len({row[column] for row in rows if row[column] is not None}) < 2:
             continue
-        labelled = [row for row in cells.labelled(source, (knob,)) if row[knob] is not None]
+        labelled = [row for row in cells.labelled(source, (column,)) if row[column] is not None]
         for own in _by(labelled, _within_key).values():
-            found.append(_within(own, knob, source.tolerance, answers))
+            found.append(_within(own, column, source.tolerance, answers))
     kept = [one for one in found if one is not None]
     tested = [one for one in kept if one.overall is not None]
     values = [one.overall.trend.two_sided for one in tested if one.overall]
@@ -210,14 +210,14 @@ def _difficulty(own: list[Row]) -> float:
 
 
 def _within(
-    own: list[Row], knob: str, tolerance: float, answers: predictions.Answers
+    own: list[Row], column: str, tolerance: float, answers: predictions.Answers
 ) -> Comparison | None:
     places: dict[Any, list[Row]] = {}
     for row in own:
-        places.setdefault(row[knob], []).append(row)
+        places.setdefault(row[column], []).append(row)
     if len(places) < 2:
         return None
-    condition = CONDITIONS[knob]
+    condition = CONDITIONS[column]
     ordered = sorted(places, key=condition.hardness)
     missing = [
         f"{condition.label(value)}: at chance level even when dense, left out"
@@ -232,7 +232,13 @@ def _within(
     first = own[0]
     title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
     return _compare(
-        f"{title} · by {condition.title}", knob, own, lines, missing, tolerance, trends.knob_tests
+        f"{title} · by {condition.title}",
+        column,
+        own,
+        lines,
+        missing,
+        tolerance,
+        trends.condition_tests,
     )
 
 

@@ -92,7 +92,7 @@ def clear_(tensor: Tensor, mask: Mask) -> None:
         flat[start : start + bits.numel()].mul_(bits)
 
 
-def eraser(tensor: Tensor, mask: Mask) -> Callable[[Tensor], None]:
+def mask_applier(tensor: Tensor, mask: Mask) -> Callable[[Tensor], None]:
     """The fastest way to `clear_` tensors like `tensor` again and again, on its device.
 
     On the CPU the bits stay packed (0.125 bytes per weight); elsewhere they are unpacked once into

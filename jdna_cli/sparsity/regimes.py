@@ -123,11 +123,11 @@ class Constraint:
         self._hold(free)
 
     def _hold(self, free: Mapping[str, Mask]) -> None:
-        from jdna_cli.sparsity.masks import eraser
+        from jdna_cli.sparsity.masks import mask_applier
         from jdna_cli.sparsity.shards import local, mask_of
 
         self._free = {n: mask_of(m, self._weights[n]) for n, m in free.items()}
-        self._erasers = {n: eraser(local(self._weights[n]), m) for n, m in self._free.items()}
+        self._erasers = {n: mask_applier(local(self._weights[n]), m) for n, m in self._free.items()}
         self._digests = {n: self._digest(n) for n in self._free}
 
     def prune(self, masks: Mapping[str, Mask], optimizer: Optimizer) -> None:
@@ -135,12 +135,12 @@ class Constraint:
 
         What the optimiser remembers of those weights is forgotten.
         """
-        from jdna_cli.sparsity.masks import eraser
+        from jdna_cli.sparsity.masks import mask_applier
         from jdna_cli.sparsity.shards import local, mask_of
 
         for name, mask in masks.items():
             weight = self._weights[name]
-            erase = eraser(local(weight), mask_of(mask, weight))
+            erase = mask_applier(local(weight), mask_of(mask, weight))
             erase(local(weight.detach()))
             for kind in ("exp_avg", "exp_avg_sq"):
                 if kind in optimizer.state.get(weight, {}):

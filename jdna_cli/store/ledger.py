@@ -51,7 +51,7 @@ _CONTENT = (
 
 
 @dataclass(frozen=True)
-class Opening:
+class NewRun:
     """What is known of a run before it starts."""
 
     spec: Spec
@@ -265,7 +265,7 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------- writing
 
-    def start(self, opening: Opening, versions: dict[str, str], artifact: Path | None) -> Run:
+    def start(self, opening: NewRun, versions: dict[str, str], artifact: Path | None) -> Run:
         """Record that a run starts."""
         run = Run(
             kind=opening.spec.kind,

@@ -18,7 +18,7 @@ from jdna_cli.compute import threads
 from jdna_cli.errors import InterruptedRunError
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.schedule import State
-from jdna_cli.sweeps.work import Where
+from jdna_cli.sweeps.work import SweepSettings
 from jdna_cli.sweeps.worker import main as start_worker
 
 DEATHS = 5  # of the processes of one cell, before it counts as failed
@@ -97,7 +97,7 @@ class Worker:
     """One process, and the thread that listens to it."""
 
     def __init__(
-        self, number: int, share: Share, where: Where, events: queue.SimpleQueue[Any]
+        self, number: int, share: Share, where: SweepSettings, events: queue.SimpleQueue[Any]
     ) -> None:
         self.number = number
         self.cell: Cell | None = None
@@ -136,7 +136,7 @@ class Worker:
 
 
 def run(
-    state: State, where: Where, watcher: Watcher, divided: list[Share], forced: set[str]
+    state: State, where: SweepSettings, watcher: Watcher, divided: list[Share], forced: set[str]
 ) -> None:
     """Run all waiting cells.
 

@@ -8,7 +8,7 @@ from typing import Any
 from jdna_cli.errors import RequestError
 from jdna_cli.sweeps.cells import Cell
 from jdna_cli.sweeps.remote import Result, attempt
-from jdna_cli.sweeps.work import Where
+from jdna_cli.sweeps.work import SweepSettings
 
 LOST = 5  # workers or nodes that may be lost under one cell; Ray starts it again elsewhere
 
@@ -52,7 +52,9 @@ class OnRay:
         self._task = ray.remote(attempt).options(max_retries=LOST, runtime_env=threads, **needs)
         self._running: dict[Any, Cell] = {}
 
-    def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:
+    def submit(
+        self, cell: Cell, where: SweepSettings, chain: list[Cell], with_models: bool
+    ) -> None:
         """Hand a cell over."""
         self._running[self._task.remote(where, chain, with_models)] = cell
 

@@ -9,7 +9,7 @@ from typing import Any
 from jdna_cli.errors import RequestError
 from jdna_cli.sweeps.cells import Cell
 from jdna_cli.sweeps.remote import Result, attempt
-from jdna_cli.sweeps.work import Where
+from jdna_cli.sweeps.work import SweepSettings
 
 POLL_SECONDS = 0.5
 
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.5
 class Task:
     """One cell as a job; what submitit calls."""
 
-    def __call__(self, where: Where, chain: list[Cell], with_models: bool) -> Result:
+    def __call__(self, where: SweepSettings, chain: list[Cell], with_models: bool) -> Result:
         """Run it."""
         return attempt(where, chain, with_models)
 
@@ -64,7 +64,9 @@ class OnSlurm:
         self._executor.update_parameters(**settings)
         self._running: list[tuple[Any, Cell]] = []
 
-    def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:
+    def submit(
+        self, cell: Cell, where: SweepSettings, chain: list[Cell], with_models: bool
+    ) -> None:
         """Hand a cell over."""
         self._running.append((self._executor.submit(Task(), where, chain, with_models), cell))
 

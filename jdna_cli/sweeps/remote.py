@@ -24,11 +24,11 @@ from jdna_cli.sweeps import work
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.local import DEATHS, Watcher
 from jdna_cli.sweeps.schedule import State
-from jdna_cli.sweeps.work import Where
+from jdna_cli.sweeps.work import SweepSettings
 
 
 @dataclass(frozen=True)
-class Handed:
+class FinishedCell:
     """One finished run on its way to the driver: its row, its numbers, its small files."""
 
     key: str
@@ -49,10 +49,10 @@ class Failed:
     final: bool
 
 
-Result = list[Handed] | Failed
+Result = list[FinishedCell] | Failed
 
 
-def attempt(where: Where, chain: Sequence[Cell], with_models: bool) -> Result:
+def attempt(where: SweepSettings, chain: Sequence[Cell], with_models: bool) -> Result:
     """`perform`, with the cell's own failures as words: schedulers have their own for errors."""
     threads.prepare()
     try:
@@ -61,7 +61,7 @@ def attempt(where: Where, chain: Sequence[Cell], with_models: bool) -> Result:
         return Failed(*work.failure(error))
 
 
-def perform(where: Where, chain: Sequence[Cell], with_models: bool) -> list[Handed]:
+def perform(where: SweepSettings, chain: Sequence[Cell], with_models: bool) -> list[FinishedCell]:
     """Run the last cell of `chain` on this machine, and those before it that it needs.
 
     Args:
@@ -94,7 +94,7 @@ def perform(where: Where, chain: Sequence[Cell], with_models: bool) -> list[Hand
     return handed
 
 
-def _own_home(where: Where) -> Path:
+def _own_home(where: SweepSettings) -> Path:
     """A folder on this machine's own disk, the same for all cells of one sweep."""
     name = hashlib.sha256(f"{where.home}:{where.name}".encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"jdna-cells-{name}"
@@ -103,7 +103,7 @@ def _own_home(where: Where) -> Path:
 def _handed(
     key: str, run: Run, outcome: Outcome, folder: Path, with_models: bool, *, cached: bool,
     bare: bool,
-) -> Handed:  # fmt: skip
+) -> FinishedCell:  # fmt: skip
     files: dict[str, bytes] = {}
     for file in sorted(folder.iterdir()) if not bare else ():
         small = file.suffix != ".safetensors" or file.stem in ("mask", "grid")
@@ -111,12 +111,12 @@ def _handed(
             files[file.name] = file.read_bytes()
     apart = {"id", "parent", "other", "artifact"}
     assert run.id is not None
-    return Handed(
+    return FinishedCell(
         key, run.id, run.parent, run.other, run.model_dump(exclude=apart), outcome, files, cached
     )
 
 
-def adopt(ledger: Ledger, handed: Sequence[Handed], *, served: bool) -> dict[str, int]:
+def adopt(ledger: Ledger, handed: Sequence[FinishedCell], *, served: bool) -> dict[str, int]:
     """Record runs that another machine made, each once; returns them by key of their cell."""
     known: dict[int, int] = {}
     found: dict[str, int] = {}
@@ -136,7 +136,9 @@ def adopt(ledger: Ledger, handed: Sequence[Handed], *, served: bool) -> dict[str
 class Submitter(Protocol):
     """A scheduler that runs `perform` somewhere."""
 
-    def submit(self, cell: Cell, where: Where, chain: list[Cell], with_models: bool) -> None:
+    def submit(
+        self, cell: Cell, where: SweepSettings, chain: list[Cell], with_models: bool
+    ) -> None:
         """Hand a cell over."""
 
     def ended(self) -> list[tuple[Cell, Result | Exception]]:
@@ -146,7 +148,9 @@ class Submitter(Protocol):
         """Let go of what has not ended."""
 
 
-def run(state: State, where: Where, watcher: Watcher, submitter: Submitter, ledger: Ledger) -> None:
+def run(
+    state: State, where: SweepSettings, watcher: Watcher, submitter: Submitter, ledger: Ledger
+) -> None:
     """Run all waiting cells by a scheduler; this process alone writes to a SQLite database."""
     served = where.db is not None and not where.db.startswith("sqlite")
     places: dict[str, int] = {}

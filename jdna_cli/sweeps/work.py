@@ -20,7 +20,7 @@ MARK = ".sweep"  # in the folder of a run that a sweep made
 
 
 @dataclass(frozen=True)
-class Where:
+class SweepSettings:
     """Where the cells of a sweep read and are recorded; travels to workers as JSON."""
 
     home: str
@@ -104,7 +104,7 @@ def main_score(run: Run, outcome: Outcome) -> tuple[str, float] | None:
     return None
 
 
-def command(cell: Cell, where: Where, runs: dict[str, int]) -> str | None:
+def command(cell: Cell, where: SweepSettings, runs: dict[str, int]) -> str | None:
     """The cell as a command line; None where it needs a run that is not known yet."""
     if any(key not in runs and cell.kind != "finetune" for key in cell.needs):
         return None

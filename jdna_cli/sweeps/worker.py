@@ -27,7 +27,7 @@ from jdna_cli.sweeps import work
 TELL_SECONDS = 0.5  # between two words on how far a run is
 
 
-class Teller:
+class EventSender:
     """Says on the line of events how far a run is; an observer of runs."""
 
     def __init__(self, line: Connection) -> None:
@@ -74,7 +74,7 @@ def _inputs(
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(line: Connection, where: work.Where, environment: Mapping[str, str]) -> None:
+def main(line: Connection, where: work.SweepSettings, environment: Mapping[str, str]) -> None:
     """Work until there is nothing more to do.
 
     Args:
@@ -87,7 +87,7 @@ def main(line: Connection, where: work.Where, environment: Mapping[str, str]) ->
     os.environ.clear()
     os.environ.update(environment)
     _quiet()
-    teller = Teller(line)
+    teller = EventSender(line)
     asked_for: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
     busy = threading.Event()
     threading.Thread(target=_inputs, args=(line, asked_for, busy), daemon=True).start()
@@ -112,7 +112,7 @@ def _quiet() -> None:
 
 
 def _outcome(
-    ledger: Ledger, where: work.Where, teller: Teller, asked: dict[str, Any]
+    ledger: Ledger, where: work.SweepSettings, teller: EventSender, asked: dict[str, Any]
 ) -> dict[str, Any]:
     """What came of a cell, as an event."""
     # Another worker may have died in the middle of this cell: its run is taken up.

@@ -1,4 +1,4 @@
-"""The conditions under which a task is put: the knobs that make it easier or harder.
+"""The conditions under which a task is put: the conditions that make it easier or harder.
 
 Every draw is seeded, and a harder condition holds what an easier one holds: K options are a subset
 of K + 1, and k shots are the first of k + 1.
@@ -25,7 +25,7 @@ TRIES = 200  # noise passages drawn for one context, at most
 
 @dataclass(frozen=True)
 class Conditions:
-    """Knobs of difficulty within a task; what a task has not is None."""
+    """Conditions of difficulty within a task; what a task has not is None."""
 
     options: int | None = None
     shots: int = 0
@@ -41,7 +41,7 @@ def of(task: Task, request: Any) -> Conditions:
 
     Args:
         task: what is asked.
-        request: has the knobs as attributes; shots and chat are not every request's.
+        request: has the conditions as attributes; shots and chat are not every request's.
 
     Raises:
         RequestError: the task has no such direction of translation.

@@ -14,7 +14,7 @@ from jdna_cli.engine import loading
 from jdna_cli.engine.batches import Features
 from jdna_cli.engine.devices import Placing
 from jdna_cli.engine.scorers.head import accepted, cut, logits, predict
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult, Scorer, Shown
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task, prompts
@@ -94,7 +94,7 @@ class Choice(Scorer):
         rights = [int(encoded.records.examples[i].label) for i in indices]
         return _cross_entropy(outputs, rights).mean()
 
-    def measure(self, model: nn.Module, encoded: Options, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Options, measuring: EvalContext) -> EvalResult:
         """The option with the highest output; the first of equals."""
         outputs = predict(_OneOption(model), encoded.features, measuring).flatten()
         if not torch.isfinite(outputs).all():
@@ -113,7 +113,7 @@ class Choice(Scorer):
         scores = {"accuracy": correct / len(rights)}
         told = cut(encoded.features.cut, len(encoded.features), self.max_length)
         protocol = "; ".join(part for part in ("multiple-choice head", told) if part)
-        return Evaluation(loss, scores, rows, protocol)
+        return EvalResult(loss, scores, rows, protocol)
 
 
 class _OneOption(nn.Module):

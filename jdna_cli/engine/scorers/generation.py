@@ -13,8 +13,8 @@ from torch import nn
 from jdna_cli.engine import languages, loading, models
 from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
-from jdna_cli.engine.scorers.writer import Asked, Asking, left_padded, right_padded
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult
+from jdna_cli.engine.scorers.writer import Asked, PromptedScorer, left_padded, right_padded
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import Task
@@ -23,7 +23,7 @@ from jdna_cli.tasks.marking import mark
 Stop = Callable[..., torch.Tensor]  # (tokens so far, scores) -> which rows have ended
 
 
-class Generation(Asking):
+class Generation(PromptedScorer):
     """Learns the first of the right answers, and writes one of its own."""
 
     ends = True
@@ -50,18 +50,18 @@ class Generation(Asking):
             return loading.with_new_decoder(source, self.tokens.tokenizer, self.tokens.pad, seed)
         return super().load(source, new_head=new_head, seed=seed, placing=placing)
 
-    def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Asked, measuring: EvalContext) -> EvalResult:
         """Loss of the right answers, and the marks of those that the model writes."""
-        loss = self.mean_surprise(model, encoded, measuring)
+        loss = self.mean_negative_log_likelihood(model, encoded, measuring)
         if not abs(loss) < float("inf"):
             raise NotFiniteError("the loss", measuring.step)
         written = self._written(model, encoded, measuring)
         marks = mark(self.task, encoded.records.examples, written)
         named = {name: marks.scores[name] for name in self.task.metrics if name in marks.scores}
         protocol = "; ".join(part for part in (marks.protocol, self.told_cut(encoded)) if part)
-        return Evaluation(loss, {**named, **marks.scores}, marks.rows, protocol)
+        return EvalResult(loss, {**named, **marks.scores}, marks.rows, protocol)
 
-    def _written(self, model: Any, encoded: Asked, measuring: Measuring) -> list[str]:
+    def _written(self, model: Any, encoded: Asked, measuring: EvalContext) -> list[str]:
         """What the model writes after each prompt, up to the end of the line."""
         found = [""] * len(encoded)
         done, device = 0, measuring.accelerator.device

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from jdna_cli.engine import loading, scorers
 from jdna_cli.engine.batches import Features, by_length
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Scorer, Shown
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult, Scorer, Shown
 from jdna_cli.errors import NotFiniteError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks.metrics import score
@@ -88,7 +88,7 @@ class Head(Scorer):
             return nn.functional.cross_entropy(outputs.float(), labels, reduction=reduction)
         return nn.functional.mse_loss(outputs.float().squeeze(-1), labels, reduction=reduction)
 
-    def measure(self, model: nn.Module, encoded: Labelled, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Labelled, measuring: EvalContext) -> EvalResult:
         """The class with the highest output (the first of equals), or the number."""
         outputs = predict(model, encoded.features, measuring)
         if self.numbering is not None:
@@ -105,7 +105,7 @@ class Head(Scorer):
             for label, answer, output in zip(labels, answers, outputs.tolist(), strict=True)
         ]
         told = cut(encoded.features.cut, len(encoded), self.max_length)
-        return Evaluation(loss, score(self.task.metrics, labels, answers), rows, told)
+        return EvalResult(loss, score(self.task.metrics, labels, answers), rows, told)
 
 
 def logits(model: nn.Module, inputs: dict[str, Tensor], filler: int) -> Tensor:
@@ -150,7 +150,7 @@ def accepted(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
-def predict(model: nn.Module, features: Features, measuring: Measuring) -> Tensor:
+def predict(model: nn.Module, features: Features, measuring: EvalContext) -> Tensor:
     """Outputs (n, outputs) float32 on the CPU, in the order of the examples."""
     model.eval()
     found: list[Tensor] = []

@@ -16,12 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
 from jdna_cli.engine.batches import by_length
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult
 from jdna_cli.engine.scorers.writer import (
-    NOTHING,
+    IGNORE_INDEX,
     Asked,
-    Asking,
     Pair,
+    PromptedScorer,
     accepted,
     left_padded,
     right_padded,
@@ -32,10 +32,10 @@ from jdna_cli.errors import NotFiniteError
 PROTOCOL = "log-likelihood of each option after the prompt; norm: per character; first of ties"
 
 
-class Likelihood(Asking):
+class Likelihood(PromptedScorer):
     """Learns the right option's tokens, and chooses by likelihood."""
 
-    def measure(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Asked, measuring: EvalContext) -> EvalResult:
         """The most likely option of each question."""
         sums = self._sums(model, encoded, measuring)
         rows: list[dict[str, Any]] = []
@@ -58,9 +58,9 @@ class Likelihood(Asking):
         }
         told = {name: scores[name] for name in self.task.metrics}
         protocol = "; ".join(part for part in (PROTOCOL, self.told_cut(encoded)) if part)
-        return Evaluation(total / count, {**told, "ties": ties / n}, rows, protocol)
+        return EvalResult(total / count, {**told, "ties": ties / n}, rows, protocol)
 
-    def _sums(self, model: nn.Module, encoded: Asked, measuring: Measuring) -> list[list[float]]:
+    def _sums(self, model: nn.Module, encoded: Asked, measuring: EvalContext) -> list[list[float]]:
         """Log-likelihoods of all options of all questions."""
         found: list[list[float]] = [[] for _ in range(len(encoded))]
         model.eval()
@@ -81,7 +81,7 @@ class Likelihood(Asking):
             flat = [(i, pair) for i in alone for pair in encoded.pairs[i]]
             sums = [0.0] * len(flat)
             for rows in by_length([len(pair) for _, pair in flat], measuring.batch_size):
-                lost = self.surprise(model, [flat[row][1] for row in rows], device)
+                lost = self.negative_log_likelihood(model, [flat[row][1] for row in rows], device)
                 for row, value in zip(rows, lost.double().tolist(), strict=True):
                     sums[row] = -value
                 measuring.tell("evaluate", done, len(encoded))
@@ -128,7 +128,7 @@ class Likelihood(Asking):
             "past_key_values": read.past_key_values,
         }
         logits = model(**accepted(model, given)).logits
-        due = pad_sequence([t[1:] for t in targets], True, NOTHING).to(device)
+        due = pad_sequence([t[1:] for t in targets], True, IGNORE_INDEX).to(device)
         sums[longer] -= token_losses(logits, due).double().sum(1).cpu()
         return sums
 
@@ -140,7 +140,7 @@ class Likelihood(Asking):
         encoded = model.get_encoder()(**inputs)
         rows = torch.tensor([q for q, own in enumerate(questions) for _ in own], device=device)
         targets = pad_sequence(
-            [torch.tensor(pair.target) for own in questions for pair in own], True, NOTHING
+            [torch.tensor(pair.target) for own in questions for pair in own], True, IGNORE_INDEX
         ).to(device)
         logits = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state[rows]),

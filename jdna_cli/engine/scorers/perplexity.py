@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from jdna_cli.engine.scorers.scorer import Evaluation, Measuring, Shown
-from jdna_cli.engine.scorers.writer import Pair, Writer
+from jdna_cli.engine.scorers.scorer import EvalContext, EvalResult, Shown
+from jdna_cli.engine.scorers.writer import LanguageModelScorer, Pair
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.tasks.records import Records
 
@@ -43,7 +43,7 @@ class Windows:
         return sum(len(pair.target) for pair in self.pairs)
 
 
-class Perplexity(Writer):
+class Perplexity(LanguageModelScorer):
     """exp of the mean negative log-likelihood of a token."""
 
     def encode(self, records: Records, shown: Shown | None = None) -> Windows:
@@ -63,11 +63,13 @@ class Perplexity(Writer):
                 pairs.append(Pair(window[:new], window[new:]))
         return Windows(tuple(pairs), len(ids))
 
-    def measure(self, model: nn.Module, encoded: Windows, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Windows, measuring: EvalContext) -> EvalResult:
         """Perplexity of the text."""
         # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
         rows = max(1, measuring.batch_size * 32 // self.max_length)
-        loss = self.mean_surprise(model, encoded, replace(measuring, batch_size=rows))
+        loss = self.mean_negative_log_likelihood(
+            model, encoded, replace(measuring, batch_size=rows)
+        )
         if not loss < math.log(1e300):
             raise NotFiniteError("the perplexity", measuring.step)
         stride = self.stride or self.max_length
@@ -77,7 +79,7 @@ class Perplexity(Writer):
             f"{self.task.separator!r}"
         )
         scores = {"perplexity": math.exp(loss), "tokens": float(encoded.scored)}
-        return Evaluation(loss, scores, [], protocol)
+        return EvalResult(loss, scores, [], protocol)
 
 
 SCORER = Perplexity

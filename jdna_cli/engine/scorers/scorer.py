@@ -27,7 +27,7 @@ Shown = Mapping[str, Sequence[Example]]  # by direction of translation, else ""
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalResult:
     """Mean loss, scores by name, a row for each example, and how it was measured."""
 
     loss: float
@@ -47,7 +47,7 @@ class Encoded(Protocol):
 
 
 @dataclass(frozen=True)
-class Measuring:
+class EvalContext:
     """How a measurement goes about: examples at a time, device and precision, whom to tell."""
 
     batch_size: int
@@ -155,7 +155,7 @@ class Scorer(abc.ABC):
         return self.loss_of(self.outputs(model, encoded, indices, device), encoded, indices)
 
     @abc.abstractmethod
-    def measure(self, model: nn.Module, encoded: Any, measuring: Measuring) -> Evaluation:
+    def measure(self, model: nn.Module, encoded: Any, measuring: EvalContext) -> EvalResult:
         """Loss and scores of all examples, in evaluation mode.
 
         Raises:

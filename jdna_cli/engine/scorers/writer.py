@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from jdna_cli.engine import languages, loading
 from jdna_cli.engine.batches import by_length
 from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.scorers.scorer import Encoded, Measuring, Scorer, Shown
+from jdna_cli.engine.scorers.scorer import Encoded, EvalContext, Scorer, Shown
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks import prompts
 from jdna_cli.tasks.records import Records
 from jdna_cli.tasks.rows import Example
 
-NOTHING = -100  # no token to be predicted here
+IGNORE_INDEX = -100  # no token to be predicted here
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Answered(Encoded, Protocol):
         """The prompt and that text."""
 
 
-class Writer(Scorer):
+class LanguageModelScorer(Scorer):
     """A model that writes, and the likelihood of what it might write."""
 
     def load(
@@ -85,7 +85,9 @@ class Writer(Scorer):
         closing = {self.tokens.tokenizer.eos_token_id, self.tokens.tokenizer.sep_token_id} - {None}
         return ids[:-1] if len(ids) > 1 and ids[-1] in closing else ids
 
-    def surprise(self, model: nn.Module, pairs: Sequence[Pair], device: torch.device) -> Tensor:
+    def negative_log_likelihood(
+        self, model: nn.Module, pairs: Sequence[Pair], device: torch.device
+    ) -> Tensor:
         """Negative log-likelihood of each target after its prompt, summed: (B,) float32.
 
         Args:
@@ -105,7 +107,9 @@ class Writer(Scorer):
     ) -> Tensor:
         """Mean over the tokens to be predicted."""
         pairs = [encoded.right(i) for i in indices]
-        return self.surprise(model, pairs, device).sum() / self.weight(encoded, indices)
+        return self.negative_log_likelihood(model, pairs, device).sum() / self.weight(
+            encoded, indices
+        )
 
     def outputs(
         self, model: nn.Module, encoded: Answered, indices: Sequence[int], device: torch.device
@@ -113,7 +117,7 @@ class Writer(Scorer):
         """A row for each token to be predicted."""
         pairs = [encoded.right(i) for i in indices]
         logits, due = (self._decoded if self.causal else self._translated)(model, pairs, device)
-        return logits[due != NOTHING]
+        return logits[due != IGNORE_INDEX]
 
     def loss_of(self, outputs: Tensor, encoded: Answered, indices: Sequence[int]) -> Tensor:
         """Mean over the tokens to be predicted."""
@@ -122,14 +126,16 @@ class Writer(Scorer):
             outputs.float(), torch.tensor(due, device=outputs.device)
         )
 
-    def mean_surprise(self, model: nn.Module, encoded: Answered, measuring: Measuring) -> float:
+    def mean_negative_log_likelihood(
+        self, model: nn.Module, encoded: Answered, measuring: EvalContext
+    ) -> float:
         """Mean over all tokens of the right targets, summed in float64."""
         total, done, device = 0.0, 0, measuring.accelerator.device
         model.eval()
         with torch.inference_mode():
             for indices in by_length(encoded.lengths, measuring.batch_size):
                 pairs = [encoded.right(i) for i in indices]
-                total += float(self.surprise(model, pairs, device).double().sum())
+                total += float(self.negative_log_likelihood(model, pairs, device).double().sum())
                 done += len(indices)
                 measuring.tell("evaluate", done, len(encoded))
         return total / self.weight(encoded, range(len(encoded)))
@@ -141,7 +147,7 @@ class Writer(Scorer):
         rows = [pair.prompt + pair.target[:-1] for pair in pairs]
         kept = max(len(pair.target) for pair in pairs)
         inputs = left_padded(rows, self.tokens.pad, device)
-        targets = torch.full((len(pairs), kept), NOTHING, device=device)
+        targets = torch.full((len(pairs), kept), IGNORE_INDEX, device=device)
         for row, pair in enumerate(pairs):
             targets[row, kept - len(pair.target) :] = torch.tensor(pair.target, device=device)
         logits = model(**accepted(model, {**inputs, "logits_to_keep": kept})).logits
@@ -153,14 +159,14 @@ class Writer(Scorer):
         """Logits of a decoder, (B, T, V), and the tokens due, (B, T)."""
         read = right_padded([pair.prompt for pair in pairs], self.tokens.pad, device)
         targets = nn.utils.rnn.pad_sequence(
-            [torch.tensor(pair.target) for pair in pairs], True, NOTHING
+            [torch.tensor(pair.target) for pair in pairs], True, IGNORE_INDEX
         ).to(device)
         inner: Any = model
         started = inner.prepare_decoder_input_ids_from_labels(labels=targets.clone())
         return model(**read, decoder_input_ids=started).logits, targets
 
 
-class Asking(Writer):
+class PromptedScorer(LanguageModelScorer):
     """Prompts, and targets that may follow them."""
 
     ends = False  # whether a target is learnt with the token that ends a text
@@ -344,7 +350,7 @@ def token_losses(logits: Tensor, due: Tensor) -> Tensor:
     """
     # Along contiguous memory: a strided sum over a large vocabulary loses 1e-4 nats and more.
     found = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), due.flatten(), ignore_index=NOTHING, reduction="none"
+        logits.float().flatten(0, 1), due.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
     return found.view(due.shape)
 

@@ -8,7 +8,7 @@ EMPTY = (
     "no task was fine-tuned on two shares of its data yet: "
     "`jdna finetune … --data-fraction 0.5` does"
 )
-COMPARED = curves.knob(
+COMPARED = curves.condition(
     "Data adequacy", "data_fraction", lambda row: f"{row['data_fraction']:.0%} of the data"
 )
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

@@ -5,5 +5,5 @@ from __future__ import annotations
 from jdna_cli.reports import curves
 
 EMPTY = "no questions were asked open-book and closed-book yet: `jdna eval … --book closed` does"
-COMPARED = curves.knob("External information", "book", lambda row: f"{row['book']} book")
+COMPARED = curves.condition("External information", "book", lambda row: f"{row['book']} book")
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

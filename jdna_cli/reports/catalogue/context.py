@@ -7,5 +7,5 @@ from jdna_cli.reports import curves
 EMPTY = (
     "no questions were asked with contexts of two lengths yet: `jdna eval … --context-words N` does"
 )
-COMPARED = curves.knob("Context", "context_words", lambda row: f"{row['context_words']} words")
+COMPARED = curves.condition("Context", "context_words", lambda row: f"{row['context_words']} words")
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

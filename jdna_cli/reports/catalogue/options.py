@@ -12,5 +12,5 @@ def _line(row: Row) -> str:
     return f"{row['options']} options" if row["options"] else "all options"
 
 
-COMPARED = curves.knob("Options of a question", "options", _line, whole=True)
+COMPARED = curves.condition("Options of a question", "options", _line, whole=True)
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

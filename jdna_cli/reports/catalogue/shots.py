@@ -5,5 +5,5 @@ from __future__ import annotations
 from jdna_cli.reports import curves
 
 EMPTY = "no task was measured with two numbers of shots yet: `jdna eval … --shots K` does"
-COMPARED = curves.knob("Shots", "shots", lambda row: f"{row['shots']} shots")
+COMPARED = curves.condition("Shots", "shots", lambda row: f"{row['shots']} shots")
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

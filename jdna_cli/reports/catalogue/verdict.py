@@ -12,7 +12,7 @@ from jdna_cli.reports.verdicts import Comparison, Test
 
 EMPTY = (
     "nothing to judge yet: prune and fine-tune two tasks alike, or one task at two levels of a "
-    "knob, each beside its dense run"
+    "condition, each beside its dense run"
 )
 
 
@@ -81,7 +81,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     columns = ("comparison", "verdict", "lines", "trend", "p", "p adjusted", "violations",
                "interaction", "p of it")  # fmt: skip
     notes = (
-        "Lines: tasks of rising difficulty, or levels of a knob. Trend: Spearman's rank "
+        "Lines: tasks of rising difficulty, or levels of a condition. Trend: Spearman's rank "
         "correlation of difficulty and drop over all shared sparsities (across tasks), Page's "
         "mean correlation or Jonckheere and Terpstra's share of pairs (within a task; 0.5: none). "
         "p: two-sided, by permutation; adjusted for the number of comparisons (Holm). Violations: "

@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class Board:
+class SweepProgress:
     """Shows a sweep: live at a terminal, a line per cell elsewhere."""
 
     def __init__(self, title: str, plan: Plan) -> None:
@@ -32,7 +32,7 @@ class Board:
         self._rows: dict[int, tuple[str, str]] = {}
         self._live: Any = None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> SweepProgress:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live

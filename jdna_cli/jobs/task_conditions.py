@@ -1,4 +1,4 @@
-"""The knobs of difficulty: what is filled in where they were not set, checked, and recorded."""
+"""The conditions of a task: what is filled in where they were not set, checked, and recorded."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def check(data_dir: Path | None, spec: Measured, task: Task, split: str) -> None
 
 
 def columns(spec: Measured, task: Task) -> dict[str, Any]:
-    """The knobs as columns of a run."""
+    """The conditions as columns of a run."""
     prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
     return {
-        **{name: getattr(spec, name) for name in specs.KNOB_FIELDS},
+        **{name: getattr(spec, name) for name in specs.CONDITION_FIELDS},
         "shots": getattr(spec, "shots", 0) if prompted else None,
         "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
     }
