@@ -23,7 +23,7 @@ import json, sys, time
 from pathlib import Path
 from jdna_cli.results import LayerSparsity, Measurement, Outcome
 from jdna_cli.specs import PruneSpec
-from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.ledger import Ledger, NewRun
 home, url, count, number = Path(sys.argv[1]), sys.argv[2] or None, int(sys.argv[3]), sys.argv[4]
 ledger = Ledger(home, url)
 outcome = Outcome(
@@ -35,7 +35,7 @@ sys.stdin.readline()
 longest = 0.0
 for i in range(count):
     began = time.perf_counter()
-    run = ledger.start(Opening(PruneSpec(model="m", sparsity=0.5), f"{number}-{i}"), {}, None)
+    run = ledger.start(NewRun(PruneSpec(model="m", sparsity=0.5), f"{number}-{i}"), {}, None)
     ledger.finish(run, outcome)
     longest = max(longest, time.perf_counter() - began)
 print(json.dumps(longest))

@@ -125,7 +125,7 @@ sums = torch.tensor(held)
 torch.distributed.all_reduce(sums)
 assert sums == total
 print("divided")
-cluster.part_ways()
+cluster.shutdown()
 """
 
 

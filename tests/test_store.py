@@ -91,11 +91,11 @@ import sys
 from pathlib import Path
 from jdna_cli.results import Measurement, Outcome
 from jdna_cli.specs import PruneSpec
-from jdna_cli.store.ledger import Ledger, Opening
+from jdna_cli.store.ledger import Ledger, NewRun
 ledger = Ledger(Path(sys.argv[2]), sys.argv[3] or None)
 for i in range(25):
     name = f"{sys.argv[1]}-{i}"
-    run = ledger.start(Opening(PruneSpec(model=name, sparsity=0.5), name), {}, None)
+    run = ledger.start(NewRun(PruneSpec(model=name, sparsity=0.5), name), {}, None)
     ledger.finish(run, Outcome((Measurement("s", "loss", i), Measurement("s", "accuracy", i))))
 """
     running = processes(code, 16, tmp_path / "home", server or "")

@@ -346,7 +346,7 @@ def token_losses(logits: Tensor, due: Tensor) -> Tensor:
 
     Args:
         logits: (B, T, V), any floating type.
-        due: (B, T) int64; `NOTHING` where no token is due.
+        due: (B, T) int64; `IGNORE_INDEX` where no token is due.
     """
     # Along contiguous memory: a strided sum over a large vocabulary loses 1e-4 nats and more.
     found = nn.functional.cross_entropy(
