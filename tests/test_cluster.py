@@ -176,5 +176,9 @@ def test_a_wrong_request_lets_all_processes_go(jdna, still):
     done = several_processes(jdna.home, "finetune", still, *RECIPE, "--quantize", 8, sharded=True)
     assert done.returncode != 0
     assert "--regime: quantized rounds whole tensors, and FSDP divides them" in done.stderr
-    done = several_processes(jdna.home, "prune", still, "--sparsity", 0.5)
-    assert "only finetune uses several processes" in done.stderr
+
+
+def test_only_a_training_uses_several_processes(jdna, still, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = jdna("prune", still, "--sparsity", 0.5, code=2).err
+    assert "only finetune uses several processes" in message

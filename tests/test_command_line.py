@@ -79,7 +79,7 @@ def test_a_request_comes_back_from_its_command_line(kind, tmp_path, monkeypatch)
 
     monkeypatch.setattr(module, name, look)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(requests(kind))
     def comes_back(spec):
         if spec is None or (kind is HarnessSpec and spec.shots == 0):

@@ -74,8 +74,9 @@ def described(folder, data, name):
     return path
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen"])
-@pytest.mark.parametrize("name", PUT)
+@pytest.mark.parametrize(
+    ("name", "family"), [*((name, "llama") for name in PUT), ("arc_easy", "qwen")]
+)
 def test_the_two_agree_example_by_example(jdna, families, questions, tmp_path, name, family):
     model = families(family)
     ours = jdna("eval", model, "--task", name, "--data-dir", questions, "--json").json
@@ -127,7 +128,7 @@ def compared(jdna, model, ours, theirs, name):
     return first, second, rows
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen"])
+@pytest.mark.parametrize("family", ["qwen"])  # whose tokens tell white space apart
 def test_a_line_break_before_an_option_is_the_options(jdna, families, questions, tmp_path, family):
     """A prompt that ends in white space gives it to its options, as the harness has it."""
     import yaml
@@ -211,7 +212,7 @@ def test_mmlu_is_put_with_its_subjects_header_and_shots(jdna, families, tmp_path
     assert "no example of subject 'blue_dog'" in message
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_what_is_written_is_what_the_harness_generates(jdna, families, tmp_path, family):
     """Greedy, to the end of the line; where theirs ends before it begins, ours goes on."""
     import yaml
