@@ -6,9 +6,8 @@ BIN = $(VENV)/bin
 BASE = $(VENV)/.installed-base
 STAMP = $(VENV)/.installed
 INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
-# Processes that test side by side, one thread each: two threads on one core are slower than one,
-# and one process more than there are cores works while others wait for theirs.
-JOBS ?= $(shell echo $$(($$(nproc) + 1)))
+# Processes that test side by side, one thread each: two threads on one core are slower than one.
+JOBS ?= $(shell nproc)
 
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
