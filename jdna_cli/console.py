@@ -77,6 +77,8 @@ class Waiting:
 
     def now(self, text: str) -> None:
         """From now on this is done; nothing where `text` is empty."""
+        if not text and not self._text:  # as at every step of a training: nobody to wake
+            return
         with self._changed:
             self._text = text
             self._changed.notify()

@@ -83,7 +83,6 @@ def list_runs(
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
-
     pruned = ""
     if row["quantization"]:
         pruned = " ".join(row["quantization"].split()[:2])  # as in "4 bits"

@@ -195,11 +195,11 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
     """
     rows = load(source)
     condition, values = source.filters.where()
-    broadcast_int = {
+    firsts = {
         recipe: _First(json.loads(spec) if isinstance(spec, str) else spec, number, rule or 1)
         for recipe, spec, number, rule in source.query(_SPECS.format(condition), values).rows
     }
-    _label(rows, broadcast_int, without)
+    _label(rows, firsts, without)
     name_models(rows)
     easiest: dict[str, float] = {}
     for row in rows:
@@ -223,11 +223,11 @@ class _First(NamedTuple):
     rule: int
 
 
-def _label(rows: list[Row], broadcast_int: dict[str, _First], without: tuple[str, ...]) -> None:
+def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...]) -> None:
     ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model"}
     own = {
         recipe: {name: value for name, value in one.spec.items() if name not in ignored}
-        for recipe, one in broadcast_int.items()
+        for recipe, one in firsts.items()
     }
     families = {
         recipe: json.dumps({n: v for n, v in spec.items() if n not in without}, sort_keys=True)
@@ -246,7 +246,7 @@ def _label(rows: list[Row], broadcast_int: dict[str, _First], without: tuple[str
             twins[(*place, json.dumps(spec, sort_keys=True))].add(row["recipe"])
         splits[row["task"]].add(row["split"])
     apart = {place: _told_apart(list(found.values())) for place, found in there.items()}
-    changed = _changes(twins.values(), broadcast_int)
+    changed = _changes(twins.values(), firsts)
     for row in rows:
         parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = own.get(row["recipe"], {})
@@ -256,16 +256,16 @@ def _label(rows: list[Row], broadcast_int: dict[str, _First], without: tuple[str
         row["label"] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
 
 
-def _changes(twins: Iterable[set[str]], broadcast_int: dict[str, _First]) -> dict[str, str]:
+def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
     """What tells recipes apart of which the same was asked: the rule, else the first run."""
     found: dict[str, str] = {}
     for recipes in twins:
         if len(recipes) < 2:
             continue
-        rules = [broadcast_int[recipe].rule for recipe in recipes]
+        rules = [firsts[recipe].rule for recipe in recipes]
         by_rule = len(set(rules)) == len(rules)
         for recipe in recipes:
-            one = broadcast_int[recipe]
+            one = firsts[recipe]
             found[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
     return found
 
