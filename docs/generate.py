@@ -355,29 +355,21 @@ def architecture() -> str:
 
     there, arrows = rooms.graph()
     assert not rooms.circles(arrows), rooms.circles(arrows)
-    total = sum(room.lines for room in there)
     lines = [NOTE, "# How the code is laid out", ""]
     lines += [
-        "Imports point down; no room is in a circle (`make check` keeps it). An arrow's number"
+        "Imports point down; no room is in a circle (`make check` keeps it). How large rooms and"
     ]
-    lines += ["is how many imports it stands for.", "", "```mermaid", "flowchart TD"]
+    lines += ["arrows are: `python docs/rooms.py`.", "", "```mermaid", "flowchart TD"]
     names = {room.name: room.name.replace(" ", "_") for room in there}
     lines += [f'  {names[room.name]}["{room.name}"]' for room in there if room.name != rooms.GROUND]
-    lines += [
-        f"  {names[a]} -->|{count}| {names[b]}"
-        for (a, b), count in sorted(arrows.items())
-        if b != rooms.GROUND
-    ]
+    lines += [f"  {names[a]} --> {names[b]}" for a, b in sorted(arrows) if b != rooms.GROUND]
     lines += ["```", "", "Every room may use the ground floor.", ""]
-    lines += ["| room | what may stand in it | files | lines | share |", "|---|---|---|---|---|"]
+    lines += ["| room | what may stand in it |", "|---|---|"]
     for room in there:
         says = room.says
         if room.name == rooms.GROUND:
             says = "Small files that everybody may use: requests, results, errors, the clock."
-        lines.append(
-            f"| `{room.name}` | {_text(says)} | {room.files} | {room.lines:,} | "
-            f"{room.lines / total:.0%} |"
-        )
+        lines.append(f"| `{room.name}` | {_text(says)} |")
     return "\n".join([*lines, "", _WAY])
 
 

@@ -80,7 +80,7 @@ def graph() -> tuple[list[Room], Counter[tuple[str, str]]]:
         own = PACKAGE / room / "__init__.py"
         told = GROUND if room == GROUND else _says(own if own.is_file() else PACKAGE / f"{room}.py")
         rooms.append(Room(room, told, files[room], lines[room]))
-    return sorted(rooms, key=lambda one: -one.lines), arrows
+    return sorted(rooms, key=lambda one: one.name), arrows
 
 
 def _says(file: Path) -> str:
@@ -102,3 +102,31 @@ def circles(arrows: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
                 seen |= more
                 changed = True
     return sorted({(a, b) for a in reach for b in reach[a] if a < b and a in reach.get(b, set())})
+
+
+def longest(kind: type[ast.AST]) -> list[tuple[int, str]]:
+    """Functions, or classes, by their number of lines, the longest first."""
+    found = []
+    for name, file in modules().items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, kind) and isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.append(((node.end_lineno or 0) - node.lineno + 1, f"{name}.{node.name}"))
+    return sorted(found, reverse=True)
+
+
+def main() -> None:
+    """Print how large everything is."""
+    rooms, arrows = graph()
+    total = sum(room.lines for room in rooms)
+    for room in sorted(rooms, key=lambda one: -one.lines):
+        print(f"{room.name:14}{room.files:4} files {room.lines:6,} lines {room.lines / total:4.0%}")
+    print(f"{len(arrows)} arrows between rooms, {sum(arrows.values())} imports")
+    files = [(len(p.read_text(encoding="utf-8").splitlines()), n) for n, p in modules().items()]
+    for what, found in (("files", sorted(files, reverse=True)),
+                        ("functions", longest(ast.FunctionDef)),
+                        ("classes", longest(ast.ClassDef))):  # fmt: skip
+        print(f"longest {what}: " + ", ".join(f"{name} {lines}" for lines, name in found[:4]))
+
+
+if __name__ == "__main__":
+    main()
