@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from jdna_cli.compute import precision
-from jdna_cli.engine import devices
+from jdna_cli.compute import devices, precision
 
 NAMES = (
     "selection", "streaming", "training", "interpolation", "likelihood", "sweeping", "store",

@@ -17,11 +17,12 @@ import transformers
 
 from benchmarks.measuring import table
 from jdna_cli.cli.demonstration import model_folder
-from jdna_cli.jobs import finetuning, pruning
-from jdna_cli.jobs.running import Desk
+from jdna_cli.runs import finetune, prune
+from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.sparsity import criteria
 from jdna_cli.store.ledger import Ledger
-from jdna_cli.tasks import get, records
+from jdna_cli.tasks import datasets
+from jdna_cli.tasks.lookup import get
 
 TASK = os.environ.get("JDNA_BENCH_TASK", "sst2")
 SEEDS = (41, 42)
@@ -47,23 +48,25 @@ def hidden(folder: Path, texts: list[str]) -> torch.Tensor:
 def report() -> str:
     data = Path(os.environ["JDNA_DATA"])
     split = get(TASK).evaluation_splits[0]
-    texts = [example.texts[0] for example in records.load(get(TASK), split, data).examples[:200]]
+    texts = [example.texts[0] for example in datasets.load(get(TASK), split, data).examples[:200]]
     with tempfile.TemporaryDirectory() as place:
         ledger = Ledger(Path(place) / "home")
-        desk = Desk(ledger, data)
+        workspace = OpenWorkspace(ledger, data)
         model = model_folder(ledger.home)
         exact = hidden(model, texts)
-        dense = [_score(desk, {"model": str(model), "seed": seed}) for seed in SEEDS]
+        dense = [_score(workspace, {"model": str(model), "seed": seed}) for seed in SEEDS]
         rows = [["dense", "", "", _mean(dense), ""]]
         for level in ({"sparsity": 0.5}, {"pattern": "4:8"}):
             for name in criteria.names():
                 asked = {"criterion": name, "exclude": EXCLUDE, **level}
                 if criteria.load(name).calibrated:
                     asked |= {"calibration": TASK}
-                done = pruning.prune(desk, {"model": str(model), **asked})
+                done = prune.prune(workspace, {"model": str(model), **asked})
                 near = hidden(done.folder, texts)
                 error = float((near - exact).norm() / exact.norm())
-                scores = [_score(desk, {"model": str(model), "seed": s, **asked}) for s in SEEDS]
+                scores = [
+                    _score(workspace, {"model": str(model), "seed": s, **asked}) for s in SEEDS
+                ]
                 drops = [1 - s / d for s, d in zip(scores, dense, strict=True)]
                 rows.append(
                     [
@@ -81,8 +84,8 @@ def report() -> str:
     return table(title, columns, rows)
 
 
-def _score(desk: Desk, asked: dict[str, Any]) -> float:
-    done = finetuning.finetune(desk, {**RECIPE, **asked})
+def _score(workspace: OpenWorkspace, asked: dict[str, Any]) -> float:
+    done = finetune.finetune(workspace, {**RECIPE, **asked})
     metric = get(TASK).metric
     return next(m.value for m in done.outcome.measurements if m.name == metric and m.step is None)
 

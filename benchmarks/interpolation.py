@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.measuring import seconds, table
 from benchmarks.training import examples, minilm, scorer
-from jdna_cli.engine import devices
-from jdna_cli.engine.pipelines import _tensors
-from jdna_cli.engine.scorers.head import predict
-from jdna_cli.engine.scorers.scorer import EvalContext
+from jdna_cli.compute import devices
+from jdna_cli.pipelines.evaluate import _tensors
+from jdna_cli.scoring.classification import predict
+from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.sparsity import connectivity
 
 

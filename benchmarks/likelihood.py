@@ -17,13 +17,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from benchmarks.measuring import seconds, table
-from jdna_cli import tasks
-from jdna_cli.engine import devices, preparation
-from jdna_cli.engine.scorers.scorer import EvalContext
-from jdna_cli.engine.scorers.writer import Asked, PromptedScorer
+from jdna_cli.compute import devices
+from jdna_cli.scoring import setup
+from jdna_cli.scoring.prompting import Asked, PromptedScorer
+from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, ModelSource
-from jdna_cli.tasks.records import Records
-from jdna_cli.tasks.rows import Example
+from jdna_cli.tasks import lookup
+from jdna_cli.tasks.datasets import Records
+from jdna_cli.tasks.examples import Example
 
 WORDS = [f"w{i}" for i in range(4000)]
 QUESTIONS, BATCH = 32, 64
@@ -68,12 +69,12 @@ def questions(prompt: int, option: int) -> Records:
 
 def report() -> str:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    task = tasks.get("arc_easy")
+    task = lookup.get("arc_easy")
     spec = EvalSpec(model="m", task=task.name, split="validation", max_length=2048)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         source = model_in(Path(name))
-        scorer = preparation.scorer_for(spec, task, source)
+        scorer = setup.scorer_for(spec, task, source)
         assert isinstance(scorer, PromptedScorer)
         accelerator = devices.accelerator("no")
         model = scorer.load(source, new_head=False).to(accelerator.device)

@@ -25,16 +25,16 @@ GIGABYTES = float(os.environ.get("JDNA_BENCH_GB", "4"))
 _CODE = """
 import json, sys, time
 from pathlib import Path
-from jdna_cli.engine import pruning
-from jdna_cli.engine.place import Place, Surroundings
+from jdna_cli.pipelines import prune as pruning
+from jdna_cli.run_context import RunContext
 from jdna_cli.specs import ModelSource, PruneSpec
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 folder, target = Path(sys.argv[1]), Path(sys.argv[2])
 spec = PruneSpec(model=str(folder), **json.loads(sys.argv[3]))
 source = ModelSource("m", folder, "m")
-place = Place(target, None, Surroundings(target, lambda *_: None, lambda: 0))
-pruning.plan(spec, source)
+place = RunContext(target, None, target)
+pruning.plan_of(spec, source)
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 before = peak()
 began = time.perf_counter()

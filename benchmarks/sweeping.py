@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.measuring import table
 from jdna_cli.cli.demonstration import model_folder
-from jdna_cli.engine import finetuning as engine
-from jdna_cli.engine.training import Training
-from jdna_cli.jobs import finetuning
-from jdna_cli.jobs.running import Desk
+from jdna_cli.pipelines import finetune as engine
+from jdna_cli.runs import finetune
+from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.store.ledger import Ledger
+from jdna_cli.training.loop import Training
 
 FILE = """
 title = "Overhead"
@@ -80,17 +80,19 @@ def share(model: Path, home: Path) -> tuple[float, float]:
         return found
 
     ledger = Ledger(home)
-    desk = Desk(ledger, keeps_model=False)  # as a sweep asks where no other cell needs it
+    workspace = OpenWorkspace(
+        ledger, keeps_model=False
+    )  # as a sweep asks where no other cell needs it
     asked: dict[str, Any] = {
         "model": str(model), "task": "living", "epochs": 1, "lr": 1e-4, "batch_size": 32,
         "max_train_samples": 480, "max_length": 32, "mixed_precision": "auto",
         "checkpoint_every": 0, "exclude": ("*pooler*",), "sparsity": 0.5,
     }  # fmt: skip
-    finetuning.finetune(desk, {**asked, "seed": 1})
+    finetune.finetune(workspace, {**asked, "seed": 1})
     engine.Training.run = timed  # type: ignore[method-assign]
     began = time.perf_counter()
     for seed in (2, 3, 4):
-        finetuning.finetune(desk, {**asked, "seed": seed})
+        finetune.finetune(workspace, {**asked, "seed": seed})
     total = time.perf_counter() - began
     engine.Training.run = real  # type: ignore[method-assign]
     ledger.close()

@@ -13,17 +13,18 @@ import transformers
 from torch import nn
 
 from benchmarks.measuring import seconds, table
-from jdna_cli import tasks
-from jdna_cli.compute import precision
-from jdna_cli.engine import devices, dynamics, preparation
-from jdna_cli.engine.place import Surroundings
-from jdna_cli.engine.scorers.head import Head, Labelled
-from jdna_cli.engine.training import Training
+from jdna_cli.compute import devices, precision
+from jdna_cli.run_context import RunContext
+from jdna_cli.scoring import setup
+from jdna_cli.scoring.classification import Head, Labelled
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, start_
 from jdna_cli.specs import FinetuneSpec, ModelSource
-from jdna_cli.tasks.records import Records
-from jdna_cli.tasks.rows import Example
+from jdna_cli.tasks import lookup
+from jdna_cli.tasks.datasets import Records
+from jdna_cli.tasks.examples import Example
+from jdna_cli.training import dynamics
+from jdna_cli.training.loop import Training
 
 EXAMPLES, BATCH = 320, 32
 
@@ -42,7 +43,7 @@ def wait() -> None:
 
 def pool() -> list[str]:
     """The sentences that examples are made of."""
-    return [row["sentence"] for row in tasks.get("larger").source.rows("train")]
+    return [row["sentence"] for row in lookup.get("larger").source.rows("train")]
 
 
 def examples(count: int, most: int = 6) -> Records:
@@ -58,7 +59,7 @@ def examples(count: int, most: int = 6) -> Records:
 def scorer(model: ModelSource | None = None) -> Head:
     """What trains and measures a model, by default MiniLM, on pairs of sentences."""
     spec = FinetuneSpec(model="m", task="rte")
-    found = preparation.scorer_for(spec, tasks.get("rte"), model or minilm())
+    found = setup.scorer_for(spec, lookup.get("rte"), model or minilm())
     assert isinstance(found, Head)
     return found
 
@@ -89,7 +90,7 @@ def ours(
     training = Training(model, encoded, scorer(source), spec, constraint, accelerator)
     with tempfile.TemporaryDirectory() as work:
         began = time.perf_counter()
-        training.run(Surroundings(Path(work), lambda *_: None, lambda: 0), lambda *_: [])
+        training.run(RunContext(Path(work), None, Path(work)), lambda *_: [])
         wait()
         return time.perf_counter() - began, training, constraint
 

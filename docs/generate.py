@@ -262,7 +262,8 @@ _KIND = {
 
 def tasks() -> str:
     """Every task with its metric, human score and source."""
-    from jdna_cli.tasks import KINDS, HubSource, all_tasks
+    from jdna_cli.tasks.built_in import all_tasks
+    from jdna_cli.tasks.task import KINDS, HubSource
 
     lines = [NOTE, "# Tasks", "", "Scores are of the main metric. With `--data-dir DIR`, files at"]
     lines += [
@@ -322,15 +323,15 @@ def datasette() -> str:
 _WAY = """## The way of one `finetune`
 
 1. `cli/app.py` parses the line, and turns every error that a user can mend into one line.
-2. `cli/commands.py` puts the options into a request and opens a desk: ledger, data, who is told.
-3. `jobs/finetuning.py` fills in what was not said, and builds a frozen `FinetuneSpec` (`specs.py`).
-4. `jobs/locating.py` finds the model (hub, folder, `run:ID`), `tasks/records.py` the data; both by
-   content, so that the fingerprint is that of the result.
-5. `jobs/running.py` asks `store/ledger.py` for a finished run of this fingerprint: then it is done.
-6. Where the request prunes, `jobs/pruning.py` makes, or finds, the pruned run first.
-7. `engine/preparation.py` checks all that can be checked before anything is loaded.
-8. `engine/finetuning.py` reads, tokenises, lays masks (`sparsity/`) and trains
-   (`engine/training.py`), measuring by a scorer (`engine/scorers/`).
+2. `cli/commands/finetune.py` opens the workspace and hands over what was asked.
+3. `runs/finetune.py` resolves it: the model (`runs/model_lookup.py`: hub, folder, `run:ID`), the
+   data (`tasks/datasets.py`), what was not said; a frozen `FinetuneSpec` (`specs.py`) comes of it.
+4. Model, data, criterion are named by content, so that the fingerprint is that of the result.
+5. `runs/recording.py` asks `store/ledger.py` for a finished run of this fingerprint: the end.
+6. Where the request prunes, `runs/prune.py` makes, or finds, the pruned run first.
+7. `pipelines/checks.py` checks all that can be checked before anything is loaded.
+8. `pipelines/finetune.py` reads, tokenizes, lays masks (`sparsity/`) and trains
+   (`training/loop.py`), measuring by a scorer (`scoring/`).
 9. It returns an `Outcome` (`results.py`): plain numbers. Its files are written whole or not at all.
 10. `store/ledger.py` records the outcome, or why there is none; `cli/showing.py` prints it.
 
@@ -359,10 +360,11 @@ def architecture() -> str:
     lines += [
         "Imports point down; no room is in a circle (`make check` keeps it). How large rooms and"
     ]
-    lines += ["arrows are: `python docs/rooms.py`.", "", "```mermaid", "flowchart TD"]
+    lines += ["arrows are: `python docs/rooms.py`. Arrows that others imply are left out.", ""]
+    lines += ["```mermaid", "flowchart TD"]
     names = {room.name: room.name.replace(" ", "_") for room in there}
     lines += [f'  {names[room.name]}["{room.name}"]' for room in there if room.name != rooms.GROUND]
-    lines += [f"  {names[a]} --> {names[b]}" for a, b in sorted(arrows) if b != rooms.GROUND]
+    lines += [f"  {names[a]} --> {names[b]}" for a, b in rooms.reduced(arrows)]
     lines += ["```", "", "Every room may use the ground floor.", ""]
     lines += ["| room | what may stand in it |", "|---|---|"]
     for room in there:
@@ -373,7 +375,16 @@ def architecture() -> str:
     return "\n".join([*lines, "", _WAY])
 
 
+def drawing() -> str:
+    """The same as a picture."""
+    sys.path.insert(0, str(HERE))
+    import rooms
+
+    return rooms.drawn(rooms.graph()[1])
+
+
 PAGES = {
+    "images/architecture.svg": drawing,
     "architecture.md": architecture,
     "commands.md": commands,
     "database.md": database,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "jdna_cli"
+WIDTH = 720  # of the drawing
 GROUND = "ground floor"  # small files that everybody may use
 
 
@@ -102,6 +103,74 @@ def circles(arrows: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
                 seen |= more
                 changed = True
     return sorted({(a, b) for a in reach for b in reach[a] if a < b and a in reach.get(b, set())})
+
+
+def reduced(arrows: Counter[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The arrows that no way through other rooms implies, the ground floor's left out."""
+    ways: dict[str, set[str]] = {}
+    for one, other in arrows:
+        if other != GROUND:
+            ways.setdefault(one, set()).add(other)
+
+    def below(room: str) -> set[str]:
+        return set().union(*({other} | below(other) for other in ways.get(room, ())))
+
+    return sorted(
+        (one, other)
+        for one, others in ways.items()
+        for other in others
+        if not any(other in below(between) for between in others - {other})
+    )
+
+
+def drawn(arrows: Counter[tuple[str, str]]) -> str:
+    """The rooms as an SVG, the longest way down as a spine."""
+    lines = reduced(arrows)
+    names = {room for pair in lines for room in pair}
+
+    def height(room: str) -> int:
+        return max((1 + height(b) for a, b in lines if a == room), default=0)
+
+    def way_down(room: str) -> list[str]:
+        below = [b for a, b in lines if a == room]
+        return [room, *(max(map(way_down, sorted(below)), key=len) if below else [])]
+
+    spine = max((way_down(room) for room in sorted(names)), key=len)
+    beside = sorted(names - set(spine), key=lambda room: (-height(room), room))
+    top = len(spine) - 1
+    columns = {room: (63, 86)[(i + 1) % 2] for i, room in enumerate(beside)} | dict.fromkeys(
+        spine, 30
+    )
+    middle = {
+        room: (WIDTH * x // 100, 40 + 68 * (top - height(room))) for room, x in columns.items()
+    }
+    tall = 68 * (top + 1) + 92
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {tall}" '
+        'font-family="sans-serif" font-size="15" text-anchor="middle">',
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
+        '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+        '<path d="M0,0 L8,4 L0,8 z" fill="#5b6770"/></marker></defs>',
+    ]
+    for one, other in lines:
+        (x, y), (u, v) = middle[one], middle[other]
+        # A long arrow goes down beside the spine.
+        one_down = v - y <= 68
+        first = f"{x},{(y + v) / 2}" if one_down else f"{u},{y + 44}"
+        second = f"{u},{(y + v) / 2}" if one_down else f"{u},{y + 110}"
+        parts.append(
+            f'<path d="M{x},{y + 20} C{first} {second} {u},{v - 21}" fill="none" '
+            'stroke="#5b6770" marker-end="url(#tip)"/>'
+        )
+    boxes = [(x, y, room, 120) for room, (x, y) in sorted(middle.items())]
+    boxes.append((WIDTH // 2, tall - 32, f"{GROUND}: every room may use it", WIDTH - 80))
+    for x, y, text, wide in boxes:
+        parts.append(
+            f'<rect x="{x - wide // 2}" y="{y - 20}" width="{wide}" height="40" rx="6" '
+            f'fill="#e8f0f6" stroke="#2b5c7e"/><text x="{x}" y="{y + 5}" fill="#16303f">'
+            f"{text}</text>"
+        )
+    return "\n".join([*parts, "</svg>", ""])
 
 
 def longest(kind: type[ast.AST]) -> list[tuple[int, str]]:

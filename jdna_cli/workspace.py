@@ -26,8 +26,9 @@ from jdna_cli.errors import RequestError
 if TYPE_CHECKING:
     import pandas
 
-    from jdna_cli.jobs.running import Desk, Done, Observer
+    from jdna_cli.observer import Observer
     from jdna_cli.results import Outcome
+    from jdna_cli.runs.recording import OpenWorkspace, RecordedRun
     from jdna_cli.specs import Spec
     from jdna_cli.store.ledger import Ledger
     from jdna_cli.store.tables import Run
@@ -188,12 +189,12 @@ class Workspace:
         Raises:
             RequestError: the request is wrong; nothing was begun.
         """
-        from jdna_cli.jobs import pruning
+        from jdna_cli.runs import prune
         from jdna_cli.specs import PruneSpec
 
         asked = _asked(PruneSpec, {"model": _named(model), **options})
         target = None if out is None else Path(out)
-        return self._result(pruning.prune(self._desk(force=force), asked, target))
+        return self._result(prune.prune(self._opened(force=force), asked, target))
 
     def finetune(
         self,
@@ -216,11 +217,11 @@ class Workspace:
         Raises:
             RequestError: the request is wrong; nothing was begun.
         """
-        from jdna_cli.jobs import finetuning
+        from jdna_cli.runs import finetune
         from jdna_cli.specs import FinetuneSpec
 
         asked = _asked(FinetuneSpec, {"model": _named(model), "task": str(task), **options})
-        return self._result(finetuning.finetune(self._desk(force=force, resume=resume), asked))
+        return self._result(finetune.finetune(self._opened(force=force, resume=resume), asked))
 
     def evaluate(
         self,
@@ -241,12 +242,12 @@ class Workspace:
         Raises:
             RequestError: the request is wrong.
         """
-        from jdna_cli.jobs import measuring
+        from jdna_cli.runs import evaluate
         from jdna_cli.specs import EvalSpec
 
         values = {"shots": 0, "model": _named(model), "task": str(task), **options}
         asked = _asked(EvalSpec, values)
-        return self._result(measuring.evaluate(self._desk(force=force), asked))
+        return self._result(evaluate.evaluate(self._opened(force=force), asked))
 
     def interpolate(
         self,
@@ -269,12 +270,12 @@ class Workspace:
         Raises:
             RequestError: the request is wrong, or the two models differ in more than weights.
         """
-        from jdna_cli.jobs import measuring
+        from jdna_cli.runs import interpolate
         from jdna_cli.specs import InterpolateSpec
 
         ends = {"model": _named(first), "other": _named(second)}
         asked = _asked(InterpolateSpec, {"shots": 0, **ends, "task": str(task), **options})
-        return self._result(measuring.interpolate(self._desk(force=force), asked))
+        return self._result(interpolate.interpolate(self._opened(force=force), asked))
 
     # -------------------------------------------------------------------------------- reading
 
@@ -319,7 +320,7 @@ class Workspace:
         """
         from jdna_cli import reports
         from jdna_cli.reports import cells
-        from jdna_cli.reports.source import Filters, source_of
+        from jdna_cli.reports.query import Filters, source_of
 
         filters = Filters(
             models=tuple(models), tasks=tuple(tasks), regimes=tuple(regimes),
@@ -353,15 +354,15 @@ class Workspace:
             self._open = Ledger(self.home, self._db)
         return self._open
 
-    def _desk(self, *, force: bool, resume: bool = False) -> Desk:
-        from jdna_cli.jobs.running import Desk
+    def _opened(self, *, force: bool, resume: bool = False) -> OpenWorkspace:
+        from jdna_cli.runs.recording import OpenWorkspace
 
-        return Desk(
+        return OpenWorkspace(
             self._ledger(), self._data_dir, force, resume, self._allow_pickle, self._observer()
         )
 
     def _observer(self) -> Observer:
-        from jdna_cli.jobs.running import Silent
+        from jdna_cli.observer import Silent
 
         if self._progress is None:
             return Silent()
@@ -371,7 +372,7 @@ class Workspace:
             return Terminal()
         return _Told(self._progress)
 
-    def _result(self, done: Done) -> RunResult:
+    def _result(self, done: RecordedRun) -> RunResult:
         return _result_of(self._ledger(), done.run, cached=done.cached)
 
     def close(self) -> None:

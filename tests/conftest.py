@@ -22,7 +22,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks import server
 from jdna_cli.cli.app import app
-from jdna_cli.jobs import running
+from jdna_cli.runs import recording
+from jdna_cli.signals import StopSignals
 from jdna_cli.tasks.families import generated
 from tests import toys
 
@@ -205,7 +206,7 @@ def postgres():
 def impatience(monkeypatch):
     """Somebody presses Ctrl-C during the seventh step."""
 
-    class Impatient(running.Stopper):
+    class Impatient(StopSignals):
         def asked(self):
             self.steps = getattr(self, "steps", 0) + 1
             if self.steps == 7:
@@ -213,7 +214,7 @@ def impatience(monkeypatch):
             return super().asked()
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "Stopper", Impatient)
+        patch.setattr(recording, "StopSignals", Impatient)
         yield
 
 

@@ -7,9 +7,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from jdna_cli.engine import blocks, blockwise, calibration, models, pruning
-from jdna_cli.engine.devices import Placing
-from jdna_cli.engine.place import Place, Surroundings
+from jdna_cli.compute.devices import Placing
+from jdna_cli.models.parameters import match_names
+from jdna_cli.pipelines import prune
+from jdna_cli.pruning import block_walk, blockwise, calibration
+from jdna_cli.run_context import RunContext
 from jdna_cli.sparsity import criteria, masks
 from jdna_cli.specs import ModelSource, PruneSpec
 from tests import toys
@@ -24,7 +26,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, data):
-    return Place(tmp_path / "out", data, Surroundings(tmp_path, lambda *_: None, lambda: 0))
+    return RunContext(tmp_path / "out", data, tmp_path)
 
 
 def asked(folder, **fields):
@@ -55,10 +57,10 @@ def inputs_of(model, samples, name):
 @pytest.mark.parametrize("family", [*toys.FAMILIES, toys.REMEMBERING])
 def test_norms_are_those_of_the_inputs_of_the_dense_model(families, data, place, family):
     spec, source = asked(families(family), criterion="wanda", scope="global")
-    found = pruning.check_prune(spec, source, data)
+    found = prune.check_prune(spec, source, data)
     known = blockwise.gathered(found, place)
     samples, model = loaded(spec, source, data)
-    names = models.match(model, found.chosen)
+    names = match_names(model, found.chosen)
     assert set(known) == set(found.chosen)
     for name in found.chosen:
         inputs = inputs_of(model, samples, names[name])
@@ -78,13 +80,13 @@ def test_each_block_knows_what_the_pruned_ones_before_it_make(
     """Against the slow way: after each block the whole model is run again from the beginning."""
     scope = criteria.load(criterion).scope
     spec, source = asked(families(family), criterion=criterion, scope=scope)
-    pruning.prune(spec, source, place)
+    prune.prune(spec, source, place)
     written = load_file(place.folder / "model.safetensors")
-    found = pruning.check_prune(spec, source, data)
+    found = prune.check_prune(spec, source, data)
     samples, model = loaded(spec, source, data)
-    names = {there: name for name, there in models.match(model, found.chosen).items()}
+    names = {there: name for name, there in match_names(model, found.chosen).items()}
     parameters = dict(model.named_parameters())
-    for block in blocks.find(model, list(names)):
+    for block in block_walk.find(model, list(names)):
         grams = {}
         for there in block.chosen:
             x = inputs_of(model, samples, there)
@@ -110,10 +112,10 @@ def test_each_block_knows_what_the_pruned_ones_before_it_make(
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_gradients_are_those_of_autograd_example_by_example(families, data, place, family):
     spec, source = asked(families(family), criterion="fisher")
-    found = pruning.check_prune(spec, source, data)
+    found = prune.check_prune(spec, source, data)
     known = blockwise.gathered(found, place)
     samples, model = loaded(spec, source, data, gradients=True)
-    names = models.match(model, found.chosen)
+    names = match_names(model, found.chosen)
     parameters = dict(model.named_parameters())
     each = {name: [] for name in found.chosen}
     for i in range(COUNT):
@@ -136,7 +138,7 @@ def test_what_pads_options_is_not_counted(families, data, place):
     spec, source = asked(
         families("bert"), criterion="wanda", scope="global", calibration="arc_easy"
     )
-    known = blockwise.gathered(pruning.check_prune(spec, source, data), place)
+    known = blockwise.gathered(prune.check_prune(spec, source, data), place)
     samples = calibration.prepare(spec, source, data, gradients=False)
     model = samples.load(Placing()).eval()
     real = 0

@@ -12,13 +12,14 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from jdna_cli.engine import checkpoints, tiny
+from jdna_cli.models import tiny_models
 from jdna_cli.sparsity import masks
+from jdna_cli.training import checkpoints
 
 
 def without_dropout(name, folder):
     """A tiny model whose draws would differ between processes, if it drew."""
-    tiny.make(name, folder)
+    tiny_models.make(name, folder)
     config = transformers.AutoConfig.from_pretrained(folder)
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate"):
         if hasattr(config, key):
@@ -102,7 +103,7 @@ def test_two_processes_give_the_weights_of_one(jdna, still):
 
 PARTS = """
 import torch, transformers
-from jdna_cli.engine import cluster
+from jdna_cli.compute import distributed as cluster
 from jdna_cli.sparsity import masks, shards
 
 cluster.join()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jdna_cli import command_line
-from jdna_cli.jobs import finetuning, measuring, pruning
+from jdna_cli.runs import evaluate, finetune, harness, interpolate, prune
 from jdna_cli.specs import EvalSpec, FinetuneSpec, HarnessSpec, InterpolateSpec, PruneSpec
 from tests.conftest import run_jdna
 
@@ -18,11 +18,11 @@ LETTERS = st.characters(
 )
 NAMES = st.text(LETTERS, max_size=8).map(lambda name: f"org/{name}.")
 JOBS = {
-    PruneSpec: (pruning, "prune"),
-    FinetuneSpec: (finetuning, "finetune"),
-    EvalSpec: (measuring, "evaluate"),
-    HarnessSpec: (measuring, "harness"),
-    InterpolateSpec: (measuring, "interpolate"),
+    PruneSpec: (prune, "prune"),
+    FinetuneSpec: (finetune, "finetune"),
+    EvalSpec: (evaluate, "evaluate"),
+    HarnessSpec: (harness, "harness"),
+    InterpolateSpec: (interpolate, "interpolate"),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_request_comes_back_from_its_command_line(kind, tmp_path, monkeypatch)
     seen: list[dict[str, Any]] = []
     module, name = JOBS[kind]
 
-    def look(desk, values, *rest):
+    def look(workspace, values, *rest):
         seen.append(values)
         raise SystemExit(0)
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 import transformers
 
-from jdna_cli import tasks
-from jdna_cli.engine import devices, preparation
-from jdna_cli.engine.scorers.scorer import EvalContext
-from jdna_cli.engine.scorers.writer import token_losses
+from jdna_cli.compute import devices
+from jdna_cli.scoring import setup
+from jdna_cli.scoring.language_model import token_losses
+from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, FinetuneSpec, ModelSource
+from jdna_cli.tasks import lookup
 from tests import toys
 
 SIZES = (1, 3, 64)
@@ -63,7 +64,7 @@ def scorer_of(folder, task, length=64):
     spec = FinetuneSpec(model="m", task=task.name, max_length=length,
                         book="open" if task.kind == "question-answering" else None)  # fmt: skip
     source = ModelSource("m", folder, "id")
-    scorer = preparation.scorer_for(spec, task, source)
+    scorer = setup.scorer_for(spec, task, source)
     model = scorer.load(source, new_head=True, seed=5)
     model.eval()
     return scorer, model
@@ -71,9 +72,9 @@ def scorer_of(folder, task, length=64):
 
 @pytest.mark.parametrize(("family", "kind", "padding", "side"), CASES)
 def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kind, padding, side):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     scorer, model = scorer_of(published(families, family, padding, side, tmp_path), task)
-    part = preparation.prepare(scorer, "validation", data)
+    part = setup.prepare(scorer, "validation", data)
     accelerator = devices.accelerator("no")
     found = [scorer.measure(model, part.encoded, EvalContext(n, accelerator)) for n in SIZES]
     for other in found[1:]:
@@ -86,9 +87,9 @@ def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kin
 @pytest.mark.parametrize("family", toys.FAMILIES)
 @pytest.mark.parametrize("kind", ["classification", "multiple-choice", "arithmetic"])
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts(families, data, tmp_path, family, kind):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     scorer, model = scorer_of(published(families, family, "none", "left", tmp_path), task)
-    encoded = preparation.prepare(scorer, "train", data).encoded
+    encoded = setup.prepare(scorer, "train", data).encoded
     device = torch.device("cpu")
     with torch.no_grad():
         whole = float(scorer.loss(model, encoded, range(len(encoded)), device))
@@ -103,10 +104,10 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(families, data, tmp_path, 
 @pytest.mark.parametrize("family", toys.DECODERS)
 def test_a_decoders_head_reads_the_last_token_of_the_text(families, data, tmp_path, family):
     """Against transformers alone, one example at a time, without any padding."""
-    task = tasks.get("rte")
+    task = lookup.get("rte")
     folder = published(families, family, "stranger", "left", tmp_path)
     scorer, model = scorer_of(folder, task)
-    part = preparation.prepare(scorer, "validation", data)
+    part = setup.prepare(scorer, "validation", data)
     found = scorer.measure(model, part.encoded, EvalContext(64, devices.accelerator("no")))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model.config.pad_token_id = None
@@ -122,7 +123,7 @@ def test_text_that_spells_a_special_token_is_text(families, family):
     tokenizer = transformers.AutoTokenizer.from_pretrained(families(family))
     spec = FinetuneSpec(model="m", task="sst2", max_length=64)
     source = ModelSource("m", families(family), "id")
-    scorer = preparation.scorer_for(spec, tasks.get("sst2"), source)
+    scorer = setup.scorer_for(spec, lookup.get("sst2"), source)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     plain, spelt = scorer.tokens(
         ["the dog is red", f"the dog {' '.join(tokenizer.all_special_tokens)} is red"]
@@ -209,9 +210,9 @@ def test_what_is_cut_is_counted_and_told(jdna, families, tmp_path):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "qwen"])
 def test_a_line_break_before_an_answer_does_not_end_it(families, family):
-    task = tasks.get("nq_open")
+    task = lookup.get("nq_open")
     spec = EvalSpec(model="m", task=task.name, split="validation", book="closed")
-    scorer = preparation.scorer_for(spec, task, ModelSource("m", families(family), "id"))
+    scorer = setup.scorer_for(spec, task, ModelSource("m", families(family), "id"))
     tokenizer = scorer.tokens.tokenizer
     line = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
     word = tokenizer("red", add_special_tokens=False)["input_ids"]

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdna_cli import tasks
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import conditions, records
+from jdna_cli.tasks import conditions, datasets, lookup
 from jdna_cli.tasks.conditions import Conditions, context_of_words, fewer_options, pairs_of
-from jdna_cli.tasks.rows import Example
+from jdna_cli.tasks.examples import Example
 from tests import toys
 
 QUESTION = Example("q", ("?",), 2.0, options=tuple("abcdef"))
@@ -79,8 +78,8 @@ def test_an_answer_is_found_past_articles_and_marks():
 
 
 def test_k_shots_are_the_first_of_k_plus_one(shared_data):
-    task = tasks.get("arc_easy")
-    train = records.load(task, "train", shared_data)
+    task = lookup.get("arc_easy")
+    train = datasets.load(task, "train", shared_data)
     shots = [
         conditions.shots(task, train, Conditions(shots=k, seed=1))[""] for k in (1, 2, 5)
     ]  # fmt: skip
@@ -93,7 +92,7 @@ def test_k_shots_are_the_first_of_k_plus_one(shared_data):
 
 
 def test_directions_by_name_by_group_and_by_number():
-    task = tasks.get("multi30k")
+    task = lookup.get("multi30k")
     assert pairs_of(task, None) == ("en-de",)
     assert pairs_of(task, "en-fr, en-fr,en-de") == ("en-fr", "en-de")
     for size in (2, 5, 10):
@@ -104,13 +103,13 @@ def test_directions_by_name_by_group_and_by_number():
         with pytest.raises(RequestError, match="--pairs: task 'multi30k' has"):
             pairs_of(task, wrong)
     with pytest.raises(RequestError, match="is no translation"):
-        pairs_of(tasks.get("rte"), "en-de")
+        pairs_of(lookup.get("rte"), "en-de")
 
 
 @pytest.mark.parametrize("words", [20, 400])
 def test_real_contexts_are_cut_and_filled_exactly(shared_data, words):
-    task = tasks.get("nq_open")
-    found = records.load(task, "validation", shared_data)
+    task = lookup.get("nq_open")
+    found = datasets.load(task, "validation", shared_data)
     put = Conditions(book="open", context_words=words)
     cut = conditions.apply(task, found, put)
     assert {len(example.context.split()) for example in cut.examples} == {words}
@@ -175,7 +174,7 @@ def test_a_wrong_condition_is_one_line_before_any_model_is_loaded(
 ):
     import re
 
-    from jdna_cli.engine import loading
+    from jdna_cli.models import loading
 
     def never(*_, **__):
         raise AssertionError("a model was loaded")
@@ -253,7 +252,7 @@ def test_type_and_place_of_the_weights_are_recorded_and_place_changes_nothing(jd
 
 def test_a_model_larger_than_its_memory_is_evaluated_from_disk(jdna, toy, monkeypatch):
     """What a device map does where a device is too small: the rest goes to files."""
-    from jdna_cli.engine.devices import Placing
+    from jdna_cli.compute.devices import Placing
 
     found, data = toy
     args = ("eval", found("llama"), "--task", "arc_easy", *data, "--json")

@@ -10,11 +10,12 @@ import torch
 
 import jdna_cli
 from benchmarks import simulated
-from jdna_cli import reports, tasks
+from jdna_cli import reports
 from jdna_cli.cli.app import app
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.sweeps import cells, experiment
+from jdna_cli.tasks import built_in, datasets, lookup
 
 TOP = Path(__file__).resolve().parents[1]
 _MADE = runpy.run_path(str(TOP / "docs" / "generate.py"))
@@ -90,7 +91,7 @@ def test_every_command_is_in_the_readme():
 
 def test_every_regime_criterion_task_and_report_is_documented():
     text = README + "".join(p.read_text() for p in (TOP / "docs").glob("*.md"))
-    names = [*REGIMES, *criteria.names(), *tasks.all_tasks(), *reports.names()]
+    names = [*REGIMES, *criteria.names(), *built_in.all_tasks(), *reports.names()]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
@@ -107,9 +108,9 @@ def test_the_task_of_ones_own_is_read(tmp_path):
     (tmp_path / "tickets").mkdir()
     for split in ("train", "validation"):
         (tmp_path / "tickets" / f"{split}.csv").write_text("subject,body,queue\na,b,outage\n")
-    task = tasks.get(str(tmp_path / "file.toml"))
+    task = lookup.get(str(tmp_path / "file.toml"))
     assert task.name == "tickets"
-    assert tasks.records.load(task, "train", None).labels == (1,)
+    assert datasets.load(task, "train", None).labels == (1,)
 
 
 def test_the_experiment_of_ones_own_is_right():
@@ -154,6 +155,6 @@ def test_no_room_of_the_code_is_in_a_circle(monkeypatch):
 
     there, arrows = rooms.graph()
     assert not rooms.circles(arrows)
-    assert ("engine", "sparsity") in arrows
+    assert ("pruning", "sparsity") in arrows
     assert sum(room.files for room in there) == len(rooms.modules())
     assert not [pair for pair in arrows if pair[0] == rooms.GROUND], "it knows no room above"

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from jdna_cli.store.ledger import Ledger
-from jdna_cli.sweeps import cells, experiment, remote, work
+from jdna_cli.sweeps import cells, experiment, run_cell
+from jdna_cli.sweeps.backends import remote
 from tests.test_sweeps import rows, write
 
 LINE = """
@@ -46,7 +47,7 @@ def test_what_is_handed_over_is_recorded_as_if_it_had_been_run_here(jdna, tmp_pa
     here = tmp_path / "here"
     jdna("sweep", file, "--home", here, "--workers", 1)
     expected = rows(jdna, here)
-    where = work.SweepSettings(str(jdna.home), None, None, False, str(file))
+    where = run_cell.SweepSettings(str(jdna.home), None, None, False, str(file))
     state = remote.State.begin(found, {}, "none", 0)
     ledger = Ledger(jdna.home)
     for cell in reversed(found):

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import simulated
-from jdna_cli.reports import cells, predictions, statistics, verdicts
-from jdna_cli.reports.source import Filters, source_of
+from jdna_cli.reports import cells, hypothesis, predictions, statistics
+from jdna_cli.reports.query import Filters, source_of
 from tests.conftest import run_jdna
 
 COUNT = 200
@@ -103,7 +103,7 @@ def test_a_dense_score_is_at_chance_where_its_interval_reaches_it(
     ]
     found = source(recorded(tmp_path / "home", runs))
     rows = [row for row in cells.labelled(found) if row["dense_score"] is not None]
-    assert {verdicts.at_chance(row, predictions.of(found)) for row in rows} == {guessing}
+    assert {hypothesis.at_chance(row, predictions.of(found)) for row in rows} == {guessing}
 
 
 def test_drops_over_examples_cover_at_their_rate():
@@ -137,7 +137,7 @@ def test_thresholds_and_advice_of_single_seeds_rest_on_their_examples(tmp_path):
         for level in (0.3, 0.5, 0.7):
             runs.append(({**cell, "sparsity": level}, answers(0.9 * (1 - lost * level), options)))
     home = recorded(tmp_path / "home", runs)
-    (one,) = verdicts.judge(source(home))
+    (one,) = hypothesis.judge(source(home))
     assert set(one.thresholds) == {"2 options", "4 options"}
     for critical, low, high in one.thresholds.values():
         assert low <= critical <= high

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from jdna_cli import tasks
+from jdna_cli.tasks import lookup
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 from tests import toys
 
@@ -48,7 +48,7 @@ LIKE_ANOTHER = {
      for kind in LIKE_ANOTHER.get(family, FITTING[toys.form(family)])],
 )  # fmt: skip
 def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kind):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     where = ("--task", task.name, "--data-dir", toy_data)
     epochs = 10 if kind == "translation" else 6
     recipe = ("--lr", 5e-3, "--batch-size", 8, "--epochs", epochs, "--max-length", 64)

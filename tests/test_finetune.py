@@ -13,19 +13,20 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from jdna_cli import tasks
-from jdna_cli.engine import batches, checkpoints, devices, preparation
-from jdna_cli.engine.place import Surroundings
-from jdna_cli.engine.training import Training, learning_rate
+from jdna_cli.compute import devices
 from jdna_cli.errors import InterruptedRunError
+from jdna_cli.run_context import RunContext
+from jdna_cli.scoring import batches, setup
 from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.regimes import REGIMES, Constraint
 from jdna_cli.specs import FinetuneSpec, ModelSource
-from jdna_cli.tasks import records
+from jdna_cli.tasks import datasets, lookup
+from jdna_cli.training import checkpoints
+from jdna_cli.training.loop import Training, learning_rate
 from tests import toys
 from tests.conftest import QUICK, impatience
 
-LIVING = tasks.get("living")
+LIVING = lookup.get("living")
 
 
 def weights(folder):
@@ -98,8 +99,8 @@ def spec_for(folder, **changes):
 
 def training_for(folder, spec, count=90):
     source = ModelSource("m", folder, "m")
-    scorer = preparation.scorer_for(spec, LIVING, source)
-    encoded = scorer.encode(records.load(LIVING, "train", None).chosen(range(count)))
+    scorer = setup.scorer_for(spec, LIVING, source)
+    encoded = scorer.encode(datasets.load(LIVING, "train", None).chosen(range(count)))
     accelerator = devices.accelerator("no")
     torch.manual_seed(spec.seed)
     model = scorer.load(source, new_head=True, seed=spec.seed)
@@ -109,7 +110,7 @@ def training_for(folder, spec, count=90):
 
 
 def quiet(tmp_path, stop=lambda: 0):
-    return Surroundings(tmp_path / "work", lambda *_: None, stop)
+    return RunContext(tmp_path / "out", None, tmp_path / "work", stop=stop)
 
 
 @pytest.mark.parametrize("changes", [{}, {"weight_decay": 0.1}, {"max_grad_norm": 0.5}])

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from jdna_cli import tasks
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import own, records
+from jdna_cli.tasks import built_in, datasets, lookup, user_tasks
 from jdna_cli.tasks.families import generated
 
 TICKETS = """
@@ -56,11 +55,11 @@ def test_a_file_makes_a_task_that_every_command_takes(jdna, tiny, tickets):
     assert not jdna("finetune", tiny("bert"), *args, *recipe).json["run"]["cached"]
 
 
-@pytest.mark.parametrize("task", tasks.all_tasks().values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("task", built_in.all_tasks().values(), ids=lambda t: t.name)
 def test_every_task_is_shown_in_the_form_that_is_read(tmp_path, jdna, task):
     text = jdna("tasks", "show", task.name).out
     (tmp_path / "mine.toml").write_text(text.replace(f'name = "{task.name}"', 'name = "mine"', 1))
-    found = own.read(tmp_path / "mine.toml")
+    found = user_tasks.read(tmp_path / "mine.toml")
     assert found == task.model_copy(update={"name": "mine"})
 
 
@@ -115,20 +114,20 @@ def test_a_hub_data_set_is_read_under_the_tasks_own_names(tmp_path):
     text = TICKETS.replace('files = "files"', source).replace("[human]", "", 1)
     text = text.replace('value = 0.95\nsource = "two of us, 2026"\n', "")
     (tmp_path / "mine.toml").write_text(text)
-    task = own.read(tmp_path / "mine.toml")
-    train = records.load(task, "train", None)
+    task = user_tasks.read(tmp_path / "mine.toml")
+    train = datasets.load(task, "train", None)
     assert train.texts == tuple((row["body"],) for row in rows)
     assert train.labels == (0, 1, 0, 1)
-    assert records.load(task, "validation", None).texts == (("text 1",),)
-    assert records.identity(task, ["train"], None).startswith(f"hub:{folder}:None@main:own:")
+    assert datasets.load(task, "validation", None).texts == (("text 1",),)
+    assert datasets.identity(task, ["train"], None).startswith(f"hub:{folder}:None@main:own:")
 
 
 def test_missing_files_and_ragged_tables_are_named(tmp_path, tickets):
     with pytest.raises(RequestError, match=r"none\.toml cannot be read: No such file"):
-        tasks.get(str(tmp_path / "none.toml"))
+        lookup.get(str(tmp_path / "none.toml"))
     (tmp_path / "files" / "validation.csv").write_text("subject,queue\nalone\n")
     with pytest.raises(RequestError, match="line 2: not as many values as the first line"):
-        records.load(tasks.get(str(tickets)), "validation", None)
+        datasets.load(lookup.get(str(tickets)), "validation", None)
 
 
 def test_the_list_shows_sizes_and_the_difficulty_against_the_dense_model(jdna, tiny, tmp_path):

@@ -12,7 +12,8 @@ import pytest
 
 from jdna_cli import console
 from jdna_cli.errors import InterruptedRunError
-from jdna_cli.jobs import running
+from jdna_cli.observer import Silent
+from jdna_cli.signals import StopSignals
 from tests.conftest import run_jdna
 
 
@@ -73,13 +74,13 @@ def at_a_terminal(code, *args):
 SLOW = """
 import sys, time
 from jdna_cli import console
-from jdna_cli.engine.place import Surroundings
+from jdna_cli.run_context import RunContext
 console.PATIENCE = 0.2
-before = Surroundings.phase
+before = RunContext.phase
 def slow(self, what):
     before(self, what)
     time.sleep(0.6)
-Surroundings.phase = slow
+RunContext.phase = slow
 from jdna_cli.cli.app import app
 app(sys.argv[1:])
 """
@@ -99,7 +100,7 @@ def test_the_phases_of_a_run_are_named(bert, tmp_path):
 
 
 def test_ctrl_c_while_a_model_is_loaded_stops_at_once(jdna, bert, monkeypatch):
-    from jdna_cli.engine.scorers.head import Head
+    from jdna_cli.scoring.classification import Head
 
     def interrupted(self, *args, **rest):
         os.kill(os.getpid(), signal.SIGINT)
@@ -119,11 +120,11 @@ def test_ctrl_c_while_a_model_is_loaded_stops_at_once(jdna, bert, monkeypatch):
 def test_the_first_signal_of_a_training_asks_and_the_second_stops():
     said = []
 
-    class Heard(running.Silent):
+    class Heard(Silent):
         def say(self, text):
             said.append(text)
 
-    with running.Stopper(Heard(), graceful=True) as stopper:
+    with StopSignals(Heard(), graceful=True) as stopper:
         assert stopper.asked() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopper.asked() == signal.SIGTERM

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils import prune as torch_prune
 from transformers.pytorch_utils import Conv1D
 
-from jdna_cli.engine import models, prunable
 from jdna_cli.errors import RequestError
+from jdna_cli.models import architecture, model_files
+from jdna_cli.pruning import prunable
 from jdna_cli.sparsity import masks
 from tests.conftest import FAMILIES, QUICK
 
@@ -131,7 +132,7 @@ def test_a_sharded_model_is_pruned_as_the_whole_one(jdna, bert, tmp_path):
     model = transformers.AutoModel.from_pretrained(bert)
     shards = tmp_path / "shards"
     model.save_pretrained(shards, max_shard_size="20KB")
-    assert len(models.weight_files(shards)) > 2
+    assert len(model_files.weight_files(shards)) > 2
     jdna("prune", bert, "--sparsity", 0.37)
     jdna("prune", shards, "--sparsity", 0.37)
     whole = transformers.AutoModel.from_pretrained(jdna.home / "1").state_dict()
@@ -300,21 +301,21 @@ def test_what_is_no_matrix_is_refused_for_what_it_is(config, reason, tmp_path):
 )
 def test_positions_are_those_of_the_model(config, positions, tmp_path):
     config.save_pretrained(tmp_path)
-    assert prunable.architecture(tmp_path).positions == positions
+    assert architecture.architecture(tmp_path).positions == positions
 
 
 def test_an_architecture_is_remembered_by_its_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
-    first = prunable.architecture(tmp_path)
+    first = architecture.architecture(tmp_path)
     (file,) = (tmp_path / "cache" / "jdna" / "architectures").iterdir()
-    prunable._known.cache_clear()
-    assert prunable.architecture(tmp_path) == first
+    architecture._known.cache_clear()
+    assert architecture.architecture(tmp_path) == first
     file.write_text("damaged")
-    prunable._known.cache_clear()
-    assert prunable.architecture(tmp_path) == first
+    architecture._known.cache_clear()
+    assert architecture.architecture(tmp_path) == first
     transformers.BertConfig(num_hidden_layers=2).save_pretrained(tmp_path)
-    assert len(prunable.architecture(tmp_path).matrices) > len(first.matrices)
+    assert len(architecture.architecture(tmp_path).matrices) > len(first.matrices)
 
 
 def test_types_that_cannot_be_pruned_are_told_by_the_dry_run(jdna, bert):

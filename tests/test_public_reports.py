@@ -8,10 +8,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from jdna_cli import tasks
-from jdna_cli.engine import models
-from jdna_cli.engine.preparation import prepare, scorer_for
+from jdna_cli.models import model_files
+from jdna_cli.scoring.setup import prepare, scorer_for
 from jdna_cli.specs import EvalSpec, ModelSource
+from jdna_cli.tasks import lookup
 from tests import toys
 
 
@@ -91,7 +91,7 @@ def test_weights_that_vanish_when_squared_and_equal_ones_are_counted_exactly(
 
 def test_a_conversation_begins_once(families, data, tmp_path):
     folder = shutil.copytree(families("llama"), tmp_path / "chat")
-    tokenizer = models.tokenizer_of(folder)
+    tokenizer = model_files.tokenizer_of(folder)
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
         "assistant "
@@ -99,7 +99,7 @@ def test_a_conversation_begins_once(families, data, tmp_path):
     tokenizer.save_pretrained(folder)
     for chat in (True, False):
         spec = EvalSpec(model="m", task="arc_easy", split="validation", chat=chat)
-        scorer = scorer_for(spec, tasks.get("arc_easy"), ModelSource("m", folder, "m"))
+        scorer = scorer_for(spec, lookup.get("arc_easy"), ModelSource("m", folder, "m"))
         part = prepare(scorer, "validation", data)
         for own in part.encoded.pairs:
             assert all(pair.prompt.count(tokenizer.bos_token_id) <= 1 for pair in own)
@@ -135,7 +135,7 @@ def test_empty_texts_are_texts(jdna, families, tmp_path, family):
 def test_what_a_conversation_says_is_no_mark_of_it(families, tmp_path):
     """A text that spells the end of a turn does not end it."""
     folder = shutil.copytree(families("llama"), tmp_path / "chat")
-    tokenizer = models.tokenizer_of(folder)
+    tokenizer = model_files.tokenizer_of(folder)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {{ eos_token }} {% endfor %}"
     )
@@ -146,7 +146,7 @@ def test_what_a_conversation_says_is_no_mark_of_it(families, tmp_path):
     row = {"question": "what </s> is <s> red ?", "choices": choices, "answerKey": "B"}
     (place / "validation.jsonl").write_text(json.dumps(row) + "\n")
     spec = EvalSpec(model="m", task="arc_easy", split="validation", chat=True)
-    scorer = scorer_for(spec, tasks.get("arc_easy"), ModelSource("m", folder, "m"))
+    scorer = scorer_for(spec, lookup.get("arc_easy"), ModelSource("m", folder, "m"))
     (pairs,) = prepare(scorer, "validation", tmp_path / "data").encoded.pairs
     for pair in pairs:
         assert pair.prompt.count(tokenizer.eos_token_id) == 1

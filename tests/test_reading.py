@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from jdna_cli import tasks
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import reading, records
+from jdna_cli.tasks import datasets, lookup, reading
 
 ROWS = [{"text": "café", "label": "0"}, {"text": "bad", "label": "1"}]
 CSV = "text,label\ncafé,0\nbad,1\n"
@@ -89,7 +88,7 @@ def test_what_was_read_is_counted_printed_and_recorded(jdna, bert):
     recipe = ("--epochs", 1, "--max-train-samples", 40)
     run = jdna("finetune", bert, "--task", "living", *recipe, "--json").json["run"]
     train, validation = (
-        len(records.load(tasks.get("living"), split, None)) for split in ("train", "validation")
+        len(datasets.load(lookup.get("living"), split, None)) for split in ("train", "validation")
     )
     assert run["examples"] == {
         "train": {"read": train, "used": 40},

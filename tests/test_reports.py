@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks import simulated
 from jdna_cli import reports
-from jdna_cli.reports import cells, page, plots
-from jdna_cli.reports.source import Filters, source_of
+from jdna_cli.reports import cells, page
+from jdna_cli.reports.query import Filters, source_of
+from jdna_cli.reports.rendering import plots
 from jdna_cli.store import reading
 from tests.conftest import run_jdna
 from tests.test_ways import SMALL
@@ -510,7 +511,7 @@ def test_latex_compiles(jdna, home, tmp_path):
 
 
 def test_a_table_fits_a_terminal_of_80_columns(home, monkeypatch, tmp_path):
-    from jdna_cli.reports import tables
+    from jdna_cli.reports.rendering import tables
 
     monkeypatch.setattr(tables.sys, "stdout", _Terminal())
     monkeypatch.setenv("COLUMNS", "80")

@@ -2,15 +2,15 @@
 
 import pytest
 
-from jdna_cli import tasks
-from jdna_cli.jobs import rules
+from jdna_cli.runs import rules
+from jdna_cli.tasks import lookup
 from tests import toys
 
 
 @pytest.mark.parametrize("kind", toys.KINDS)
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
 def test_only_what_is_written_or_chosen_by_likelihood_has_a_new_rule(families, family, kind):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     plain = kind in ("classification", "regression")
     headed = kind == "multiple-choice" and family == "bert"
     assert rules.of(task, families(family)) == (1 if plain or headed else rules.LATEST)

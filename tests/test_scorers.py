@@ -8,14 +8,14 @@ import pytest
 import torch
 import transformers
 
-from jdna_cli import tasks
-from jdna_cli.engine import models, preparation
-from jdna_cli.engine.devices import accelerator
-from jdna_cli.engine.scorers import form_of
-from jdna_cli.engine.scorers.scorer import EvalContext
+from jdna_cli.compute.devices import accelerator
+from jdna_cli.models import model_files
+from jdna_cli.scoring import setup
+from jdna_cli.scoring.forms import form_of
+from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, ModelSource
-from jdna_cli.tasks import conditions, prompts, rows
-from jdna_cli.tasks.records import Records
+from jdna_cli.tasks import conditions, datasets, examples, lookup, prompts
+from jdna_cli.tasks.datasets import Records
 from tests import toys
 
 # All that a measurement asks of an accelerator, on any machine.
@@ -27,8 +27,8 @@ def scored(folder, task, data, batch_size=7, **task_conditions):
     source = ModelSource("m", folder, "m")
     pairs = ",".join(task.pairs[:1]) or None
     spec = EvalSpec(model="m", task=task.name, split="validation", pairs=pairs, **task_conditions)
-    scorer = preparation.scorer_for(spec, task, source)
-    part = preparation.prepare(scorer, "validation", data)
+    scorer = setup.scorer_for(spec, task, source)
+    part = setup.prepare(scorer, "validation", data)
     model = scorer.load(source, new_head=False)
     found = scorer.measure(model, part.encoded, EvalContext(batch_size, CPU))
     return scorer, part, model, found
@@ -67,7 +67,7 @@ def reference(model, prompt, target, causal):
 def test_options_have_the_likelihood_that_one_text_at_a_time_gives(
     families, sentences, family, shots
 ):
-    folder, task = families(family), tasks.get("arc_easy")
+    folder, task = families(family), lookup.get("arc_easy")
     _, part, model, found = scored(folder, task, sentences, shots=shots)
     exact = model.double()
     causal = form_of(model.config) == "decoder"
@@ -86,7 +86,7 @@ def test_options_have_the_likelihood_that_one_text_at_a_time_gives(
 
 
 def test_ties_are_counted_and_the_first_counts(families, sentences):
-    folder, task = families("llama"), tasks.get("arc_easy")
+    folder, task = families("llama"), lookup.get("arc_easy")
     scorer, part, model, _ = scored(folder, task, sentences)
     same = [
         e.__class__(e.id, e.texts, e.label, (e.options[0],) * 5, fields=e.fields)
@@ -99,9 +99,9 @@ def test_ties_are_counted_and_the_first_counts(families, sentences):
 
 
 def test_a_blank_is_filled_with_each_option_and_the_rest_is_scored():
-    task = tasks.get("winogrande")
+    task = lookup.get("winogrande")
     row = {"sentence": "Tom is older than _ now .", "option1": "A", "option2": "B", "answer": "2"}
-    (example,) = rows.examples_of(task, "here", [row])
+    (example,) = examples.examples_of(task, "here", [row])
     item = prompts.item(task, example, (), False)
     assert item.prompts == ("Tom is older than A", "Tom is older than B")
     assert item.targets == ("now .", "now .")
@@ -112,7 +112,7 @@ def test_a_blank_is_filled_with_each_option_and_the_rest_is_scored():
 @pytest.mark.parametrize("kind", ["question-answering", "translation", "arithmetic"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart", "mbart"])
 def test_batched_answers_are_those_of_one_prompt_at_a_time(families, sentences, family, kind):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     book = "open" if kind == "question-answering" else None
     scorer, part, model, found = scored(families(family), task, sentences, book=book)
     causal = form_of(model.config) == "decoder"
@@ -135,12 +135,12 @@ def test_batched_answers_are_those_of_one_prompt_at_a_time(families, sentences, 
 
 
 def test_each_direction_is_read_and_written_in_its_languages(families, sentences):
-    task = tasks.get("multi30k")
+    task = lookup.get("multi30k")
     source = ModelSource("m", families("mbart"), "m")
     spec = EvalSpec(model="m", task="multi30k", split="validation", pairs="en-de,de-fr")
-    scorer = preparation.scorer_for(spec, task, source)
-    part = preparation.prepare(scorer, "validation", sentences)
-    tokenizer = models.tokenizer_of(families("mbart"))
+    scorer = setup.scorer_for(spec, task, source)
+    part = setup.prepare(scorer, "validation", sentences)
+    tokenizer = model_files.tokenizer_of(families("mbart"))
     code = tokenizer.convert_tokens_to_ids
     for example, (pair,) in zip(part.records.examples, part.encoded.pairs, strict=True):
         read, written = {"en-de": ("en_XX", "de_DE"), "de-fr": ("de_DE", "fr_XX")}[example.pair]
@@ -183,7 +183,7 @@ def test_codes_behind_the_text_start_the_decoder(jdna, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["multiple-choice", "question-answering", "language-modelling"])
 def test_a_gpu_measures_what_the_cpu_does(families, sentences, kind):
-    task = tasks.get(toys.KINDS[kind])
+    task = lookup.get(toys.KINDS[kind])
     scorer, part, model, found = scored(families("llama"), task, sentences)
     model.to("cuda")
     there = scorer.measure(model, part.encoded, EvalContext(7, accelerator("no")))
@@ -192,12 +192,12 @@ def test_a_gpu_measures_what_the_cpu_does(families, sentences, kind):
 
 @pytest.mark.parametrize("stride", [None, 8, 32])
 def test_perplexity_is_that_of_a_plain_sliding_window(families, sentences, stride):
-    task, window = tasks.get("wikitext2"), 32
+    task, window = lookup.get("wikitext2"), 32
     _, part, model, found = scored(
         families("gpt2"), task, sentences, max_length=window, stride=stride
     )
     text = "\n\n".join(texts[0] for texts in part.records.texts)
-    ids = models.tokenizer_of(families("gpt2"))(text)["input_ids"]
+    ids = model_files.tokenizer_of(families("gpt2"))(text)["input_ids"]
     total, count, seen = 0.0, 0, 0
     for start in range(0, len(ids), stride or window):
         own = ids[start : start + window]
@@ -216,12 +216,12 @@ def test_perplexity_is_that_of_a_plain_sliding_window(families, sentences, strid
 
 
 def test_tokens_are_remembered_by_content(tmp_path, families, monkeypatch):
-    from jdna_cli.engine import tokens
+    from jdna_cli.scoring import tokenizer_cache
 
-    monkeypatch.setattr(tokens, "WORTH", 1)
-    tokenizer = models.tokenizer_of(families("bert"))
+    monkeypatch.setattr(tokenizer_cache, "WORTH", 1)
+    tokenizer = model_files.tokenizer_of(families("bert"))
     texts = ["the dog is red", "cat", ""]
-    first = tokens.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4)
+    first = tokenizer_cache.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4)
     assert first == dict(tokenizer(texts, truncation=True, max_length=4))
     (file,) = tmp_path.iterdir()
 
@@ -236,35 +236,37 @@ def test_tokens_are_remembered_by_content(tmp_path, families, monkeypatch):
             raise AssertionError("asked again")
 
     Silent.__name__ = type(tokenizer).__name__
-    again = tokens.Tokens(Silent(), tmp_path)
+    again = tokenizer_cache.Tokens(Silent(), tmp_path)
     again.tokenizer.truncation_side = tokenizer.truncation_side
     assert again(texts, truncation=True, max_length=4) == first
     content = bytearray(file.read_bytes())
     content[-2] ^= 1
     for damaged in (content, b"damaged"):
         file.write_bytes(damaged)
-        found = tokens.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4)
+        found = tokenizer_cache.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4)
         assert found == first
-    assert tokens.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4) == first
-    tokens.Tokens(tokenizer, tmp_path)([*texts, "new"], truncation=True, max_length=4)
+    assert (
+        tokenizer_cache.Tokens(tokenizer, tmp_path)(texts, truncation=True, max_length=4) == first
+    )
+    tokenizer_cache.Tokens(tokenizer, tmp_path)([*texts, "new"], truncation=True, max_length=4)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_prompts_of_a_chat_are_written_by_the_tokenizers_template(families, sentences, tmp_path):
     folder = tmp_path / "chatty"
-    tokenizer = models.tokenizer_of(families("llama"))
+    tokenizer = model_files.tokenizer_of(families("llama"))
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}{{ m['role'][0] | upper }} : {{ m['content'] }}\n"
         "{% endfor %}{% if add_generation_prompt %}A : {% endif %}"
     )
     transformers.AutoModelForCausalLM.from_pretrained(families("llama")).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    scorer, part, *_ = scored(folder, tasks.get("arc_easy"), sentences, chat=True, shots=1)
+    scorer, part, *_ = scored(folder, lookup.get("arc_easy"), sentences, chat=True, shots=1)
     ids = part.encoded.pairs[0][0].prompt
     assert ids.count(tokenizer.bos_token_id) == 1
     put = scorer.conditions
     train = conditions.apply(
-        scorer.task, tasks.records.load(scorer.task, "train", sentences), put
+        scorer.task, datasets.load(scorer.task, "train", sentences), put
     )  # fmt: skip
     (shot,) = conditions.shots(scorer.task, train, put)[""]
     text = tokenizer.decode(ids)

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from jdna_cli.errors import RequestError
-from jdna_cli.sweeps import cells, experiment, local
+from jdna_cli.sweeps import cells, experiment
+from jdna_cli.sweeps.backends import local
 from tests.conftest import QUICK
 from tests.test_finetune import bits, quiet, spec_for, training_for
 
@@ -347,7 +348,7 @@ def test_a_batch_that_does_not_fit_is_halved_to_the_same_update(tiny, tmp_path, 
 
 
 def test_out_of_memory_is_recorded(jdna, bert, monkeypatch):
-    from jdna_cli.engine.training import Training
+    from jdna_cli.training.loop import Training
 
     real = Training._loss
 

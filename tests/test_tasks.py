@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdna_cli import tasks
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import GeneratedSource, metrics, records, sampling
+from jdna_cli.tasks import built_in, datasets, lookup, metrics, subsets
+from jdna_cli.tasks.task import KINDS, GeneratedSource
 
 
-@pytest.mark.parametrize("task", tasks.all_tasks().values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("task", built_in.all_tasks().values(), ids=lambda t: t.name)
 def test_every_task_is_whole(task):
     assert task.description
     assert task.columns
-    assert set(task.metrics) <= set(tasks.KINDS[task.kind].metrics)
+    assert set(task.metrics) <= set(KINDS[task.kind].metrics)
     assert task.human is None or (task.chance < task.human.value <= 1 and task.human.source)
     assert task.metric in metrics.LOWER_IS_BETTER or task.chance is not None
 
 
-GENERATED = [t for t in tasks.all_tasks().values() if isinstance(t.source, GeneratedSource)]
+GENERATED = [t for t in built_in.all_tasks().values() if isinstance(t.source, GeneratedSource)]
 PINNED = {
     "living": "f535e8b4b67e3c21",
     "larger": "218d1cbbfd762b5a",
@@ -32,7 +32,7 @@ PINNED = {
 
 @pytest.mark.parametrize("task", GENERATED, ids=lambda t: t.name)
 def test_generated_splits_are_fixed_balanced_and_share_no_sentence(task):
-    splits = {split: records.load(task, split, None) for split in task.splits}
+    splits = {split: datasets.load(task, split, None) for split in task.splits}
     for split, found in splits.items():
         counts = Counter(found.labels)
         assert set(counts) == set(range(len(task.labels))), split
@@ -53,15 +53,15 @@ LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=200)
 @settings(deadline=None)
 def test_subsets_are_nested_stratified_and_of_exact_size(labels, seed, a, b):
     small, large = sorted((a, b))
-    fewer = sampling.training_subset(labels, True, small, None, seed)
-    more = sampling.training_subset(labels, True, large, None, seed)
+    fewer = subsets.training_subset(labels, True, small, None, seed)
+    more = subsets.training_subset(labels, True, large, None, seed)
     assert set(fewer) <= set(more)
     assert len(more) == max(1, round(large * len(labels)))
     assert fewer == sorted(set(fewer))
     counts, chosen = Counter(labels), Counter(labels[i] for i in more)
     for label, count in counts.items():
         assert abs(chosen[label] - count * len(more) / len(labels)) < 1.5 + len(counts) / 2
-    capped = sampling.training_subset(labels, True, large, 3, seed)
+    capped = subsets.training_subset(labels, True, large, 3, seed)
     assert set(capped) <= set(more)
     assert len(capped) == min(3, len(more))
 
@@ -69,14 +69,14 @@ def test_subsets_are_nested_stratified_and_of_exact_size(labels, seed, a, b):
 def test_the_share_of_a_rare_class_survives_in_a_small_subset():
     labels = [0] * 900 + [1] * 100
     for seed in range(5):
-        chosen = sampling.training_subset(labels, True, 0.1, None, seed)
+        chosen = subsets.training_subset(labels, True, 0.1, None, seed)
         assert Counter(labels[i] for i in chosen) == {0: 90, 1: 10}
-    assert chosen != sampling.training_subset(labels, True, 0.1, None, 0)
+    assert chosen != subsets.training_subset(labels, True, 0.1, None, 0)
 
 
 def test_a_regression_subset_covers_the_range():
     labels = [i / 10 for i in range(1000)]
-    chosen = sampling.training_subset(labels, False, 0.02, None, 1)
+    chosen = subsets.training_subset(labels, False, 0.02, None, 1)
     assert Counter(int(labels[i] // 10) for i in chosen) == dict.fromkeys(range(10), 2)
 
 
@@ -106,31 +106,31 @@ GOOD = {"sentence1": "a", "sentence2": "b", "label": 1, "idx": 0}
 def test_wrong_files_are_named_with_the_row(tmp_path, rows, message):
     write(tmp_path / "rte", rows)
     with pytest.raises(RequestError, match=message) as caught:
-        records.load(tasks.get("rte"), "train", tmp_path)
+        datasets.load(lookup.get("rte"), "train", tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_split_is_named(tmp_path):
     write(tmp_path / "rte", [GOOD])
     with pytest.raises(RequestError, match=r"has no validation\.jsonl"):
-        records.load(tasks.get("rte"), "validation", tmp_path)
+        datasets.load(lookup.get("rte"), "validation", tmp_path)
 
 
 def test_labels_may_be_names_and_identity_follows_the_content(tmp_path):
-    rte = tasks.get("rte")
+    rte = lookup.get("rte")
     write(tmp_path / "rte", [{**GOOD, "label": "not_entailment"}])
-    assert records.load(rte, "train", tmp_path).labels == (1.0,)
-    before = records.identity(rte, ["train"], tmp_path)
+    assert datasets.load(rte, "train", tmp_path).labels == (1.0,)
+    before = datasets.identity(rte, ["train"], tmp_path)
     write(tmp_path / "rte", [{**GOOD, "sentence1": "c"}])
-    assert records.identity(rte, ["train"], tmp_path) != before
-    assert records.identity(rte, ["train"], None).startswith("hub:nyu-mll/glue:rte@")
+    assert datasets.identity(rte, ["train"], tmp_path) != before
+    assert datasets.identity(rte, ["train"], None).startswith("hub:nyu-mll/glue:rte@")
 
 
 @pytest.mark.parametrize("name", ["cola", "sst2", "mrpc", "qqp", "stsb", "qnli", "rte"])
 def test_the_real_tasks_are_read(shared_data, name):
-    task = tasks.get(name)
+    task = lookup.get(name)
     for split in ("train", "validation"):
-        found = records.load(task, split, shared_data)
+        found = datasets.load(task, split, shared_data)
         assert len(found) > 100
         assert set(found.labels) == set(range(len(task.labels))) or task.kind == "regression"
 
@@ -157,4 +157,4 @@ def test_constant_answers_score_without_a_warning(name, recwarn):
 
 def test_an_unknown_task_names_the_nearest():
     with pytest.raises(RequestError, match="unknown task 'sst-2': did you mean 'sst2'"):
-        tasks.get("sst-2")
+        lookup.get("sst-2")

@@ -9,8 +9,8 @@ import pytest
 from benchmarks import simulated
 from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import cells as reports_cells
-from jdna_cli.reports import verdicts
-from jdna_cli.reports.source import Filters, source_of
+from jdna_cli.reports import hypothesis
+from jdna_cli.reports.query import Filters, source_of
 
 TIMES = 100
 TASKS, LEVELS, SEEDS = 6, (0.3, 0.5, 0.7), 3
@@ -52,13 +52,13 @@ def worlds(tmp_path_factory):
 
 def judged(home, model):
     source = source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)))
-    return verdicts.judge(source)
+    return hypothesis.judge(source)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "right"),
-    [("follows", verdicts.BORNE), ("against", verdicts.AGAINST), ("noise", verdicts.OPEN)],
+    [("follows", hypothesis.BORNE), ("against", hypothesis.AGAINST), ("noise", hypothesis.OPEN)],
 )
 def test_the_verdict_is_right_at_the_stated_rate(worlds, world, right):
     wrong = 0
@@ -84,7 +84,7 @@ def test_the_sentence_says_what_was_found(worlds, jdna):
 
 def test_thresholds_are_compared_with_their_intervals(worlds):
     (follows,) = judged(worlds, "follows-1")
-    told = verdicts.one_threshold(follows)
+    told = hypothesis.one_threshold(follows)
     assert told.startswith("no one threshold serves all")
     easy, hard = follows.thresholds["task-0"], follows.thresholds["task-5"]
     assert hard[0] < easy[0]
@@ -147,7 +147,7 @@ def test_one_table_says_what_is_harder_and_all_read_it(name, tmp_path):
     found = source_of(f"sqlite:///{tmp_path}/home/jdna.db", tmp_path / "home", Filters())
     shown = [row[name] for row in reports_cells.labelled(found) if row["sparsity"] == 0.3]
     assert shown == told, "easy first"
-    (one,) = (c for c in verdicts.judge(found) if c.axis == name)
+    (one,) = (c for c in hypothesis.judge(found) if c.axis == name)
     assert [line.label for line in one.lines] == [condition.label(level) for level in told]
     terms = (Path(__file__).resolve().parents[1] / "docs" / "terms.md").read_text()
     assert f"| `{name}` | `{condition.flag}" in terms

@@ -11,12 +11,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from jdna_cli.engine import distillation
-from jdna_cli.engine.schedule import GradualPruning
 from jdna_cli.sparsity import masks, quantization
 from jdna_cli.sparsity.quantization import Grid
 from jdna_cli.sparsity.regimes import OnGrid
 from jdna_cli.specs import FinetuneSpec
+from jdna_cli.training import distillation
+from jdna_cli.training.gradual_pruning import GradualPruning
 from tests import toys
 from tests.conftest import QUICK, impatience
 
@@ -413,8 +413,8 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path, asked):
     code = """
 import sys
 from pathlib import Path
-from jdna_cli.engine import pruning
-from jdna_cli.engine.place import Place, Surroundings
+from jdna_cli.pipelines import prune as pruning
+from jdna_cli.run_context import RunContext
 from jdna_cli.specs import ModelSource, PruneSpec
 import torch
 def peak():
@@ -424,8 +424,8 @@ folder, target, flag, value, *rest = sys.argv[1:]
 more = {"criterion": rest[1]} if rest else {}
 name = flag.removeprefix("--")
 spec = PruneSpec(model=folder, **{name: float(value) if name == "sparsity" else value}, **more)
-place = Place(Path(target), None, Surroundings(Path(target), lambda *_: None, lambda: 0))
-pruning.plan(spec, ModelSource("m", Path(folder), "m"))
+place = RunContext(Path(target), None, Path(target))
+pruning.plan_of(spec, ModelSource("m", Path(folder), "m"))
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 before = peak()
 found = pruning.prune(spec, ModelSource("m", Path(folder), "m"), place)

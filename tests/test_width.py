@@ -76,7 +76,7 @@ def test_results_of_runs_fit(measured, monkeypatch):  # noqa: F811
 
 
 def test_a_name_is_shortened_in_its_middle_and_never_broken():
-    from jdna_cli.reports import tables
+    from jdna_cli.reports.rendering import tables
 
     long = "encoder.layer.0.attention.output.dense.weight"
     rows = [[f"{long}.{i}", "words that can be folded where they end", "0.123", long] for i in "ab"]

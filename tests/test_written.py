@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdna_cli import tasks
-from jdna_cli.tasks import equations, marking, metrics
-from jdna_cli.tasks.rows import Example
+from jdna_cli.tasks import datasets, equations, grading, lookup, metrics
+from jdna_cli.tasks.examples import Example
 
 
 @pytest.mark.parametrize(
@@ -61,10 +60,10 @@ def test_a_named_equation_comes_to_what_the_plain_one_does(values, sign):
 
 @pytest.mark.parametrize("name", ["mawps", "asdiv_a", "svamp"])
 def test_the_real_equations_come_to_their_answers(shared_data, name):
-    task = tasks.get(name)
+    task = lookup.get(name)
     wrong = total = 0
     for split in task.splits:
-        for example in tasks.records.load(task, split, shared_data).examples:
+        for example in datasets.load(task, split, shared_data).examples:
             _, numbers = equations.masked(" ".join(example.texts))
             target = equations.named(example.equation, numbers)
             wrong += not equations.right(target, numbers, example.label)
@@ -95,7 +94,7 @@ def test_answers_are_compared_as_squad_does(answers, written, exact, f1):
 
 def test_marks_of_answers_are_means_over_questions():
     examples = [Example(str(i), ("?",), answers=tuple(row[0])) for i, row in enumerate(SQUAD)]
-    found = marking.mark(tasks.get("nq_open"), examples, [row[1] for row in SQUAD])
+    found = grading.mark(lookup.get("nq_open"), examples, [row[1] for row in SQUAD])
     assert found.scores["exact_match"] == pytest.approx(sum(r[2] for r in SQUAD) / len(SQUAD))
     assert found.scores["f1"] == pytest.approx(sum(r[3] for r in SQUAD) / len(SQUAD))
 
@@ -122,7 +121,7 @@ def test_a_mixture_scores_the_mean_over_its_directions():
         Example(str(i), ("x",), answers=(REFERENCES[i % 3],), pair=pair)
         for pair in ("de-en", "cs-en") for i in range(3)
     ]  # fmt: skip
-    found = marking.mark(tasks.get("multi30k"), examples, [*WRITTEN, *REFERENCES])
+    found = grading.mark(lookup.get("multi30k"), examples, [*WRITTEN, *REFERENCES])
     assert found.scores["bleu_cs-en"] == pytest.approx(1.0)
     assert found.scores["bleu"] == pytest.approx((1 + found.scores["bleu_de-en"]) / 2)
     assert found.protocol.startswith("de-en: BLEU nrefs:1")

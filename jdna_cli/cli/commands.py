@@ -12,14 +12,14 @@ from jdna_cli.cli import options as o
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 
 if TYPE_CHECKING:
-    from jdna_cli.jobs.running import Desk
+    from jdna_cli.runs.recording import OpenWorkspace
 
 _PRUNE, _FINETUNE = PruneSpec.model_fields, FinetuneSpec.model_fields
 _EVAL, _LINE = EvalSpec.model_fields, InterpolateSpec.model_fields
 
 
 @contextlib.contextmanager
-def open_desk(
+def open_workspace(
     home: Path,
     db: str | None,
     data_dir: Path | None = None,
@@ -27,11 +27,11 @@ def open_desk(
     resume: bool = False,
     allow_pickle: bool = False,
     several: bool = False,
-) -> Iterator[Desk]:
-    """The desk of a command's options; its ledger is closed at the end."""
+) -> Iterator[OpenWorkspace]:
+    """The workspace of a command's options; its ledger is closed at the end."""
     from jdna_cli.console import Terminal
     from jdna_cli.errors import RequestError
-    from jdna_cli.jobs.running import Desk
+    from jdna_cli.runs.recording import OpenWorkspace
     from jdna_cli.store.ledger import Ledger
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not several:
@@ -42,7 +42,7 @@ def open_desk(
     terminal.phase("starting")
     ledger = Ledger(home, db)
     try:
-        yield Desk(ledger, data_dir, force, resume, allow_pickle, terminal)
+        yield OpenWorkspace(ledger, data_dir, force, resume, allow_pickle, terminal)
     finally:
         terminal.phase("")
         ledger.close()
@@ -78,7 +78,7 @@ def prune(
 ) -> None:
     """Set the least important weights of a model to zero, or round all, before any fine-tuning."""
     from jdna_cli.cli import showing
-    from jdna_cli.jobs import pruning
+    from jdna_cli.runs import prune
 
     values: dict[str, Any] = {
         "model": model,
@@ -100,11 +100,11 @@ def prune(
         "pruning_seed": pruning_seed,
         "packed": packed,
     }
-    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
+    with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
         if dry_run:
-            showing.show_plan(pruning.plan(desk, values), as_json)
+            showing.show_plan(prune.plan(workspace, values), as_json)
         else:
-            showing.show(pruning.prune(desk, values, out), as_json)
+            showing.show(prune.prune(workspace, values, out), as_json)
 
 
 def finetune(
@@ -167,7 +167,7 @@ def finetune(
     decay, batches of 16, 3 epochs, no weight decay. The last epoch is what is reported.
     """
     from jdna_cli.cli import showing
-    from jdna_cli.jobs import finetuning
+    from jdna_cli.runs import finetune
 
     values: dict[str, Any] = {
         "model": model,
@@ -215,8 +215,10 @@ def finetune(
     }
 
     def run() -> None:
-        with open_desk(home, db, data_dir, force, resume, allow_pickle, several=True) as desk:
-            showing.show(finetuning.finetune(desk, values), as_json)
+        with open_workspace(
+            home, db, data_dir, force, resume, allow_pickle, several=True
+        ) as workspace:
+            showing.show(finetune.finetune(workspace, values), as_json)
 
     _together(run)
 
@@ -226,16 +228,17 @@ def _together(run: Callable[[], None]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         run()
         return
-    from jdna_cli.engine import cluster, finetuning
+    from jdna_cli.compute import distributed
+    from jdna_cli.pipelines import finetune
 
     try:
-        if cluster.is_first():
-            with cluster.main_process_leads():
+        if distributed.is_first():
+            with distributed.main_process_leads():
                 run()
         else:
-            finetuning.follow()
+            finetune.follow()
     finally:
-        cluster.shutdown()
+        distributed.shutdown()
 
 
 def _task_conditions(
@@ -285,7 +288,8 @@ def evaluate(
     """
     from jdna_cli.cli import showing
     from jdna_cli.errors import RequestError
-    from jdna_cli.jobs import measuring
+    from jdna_cli.runs import evaluate as measuring
+    from jdna_cli.runs import harness as harnessing
 
     values: dict[str, Any] = {
         "model": model,
@@ -313,13 +317,13 @@ def evaluate(
             raise RequestError(f"--{given[0].replace('_', '-')}: the harness has no such setting")
     elif limit is not None:
         raise RequestError("--limit: goes with --harness alone")
-    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
+    with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
         if harness is not None:
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
-            done = measuring.harness(desk, {**values, "harness": names, "limit": limit})
+            done = harnessing.harness(workspace, {**values, "harness": names, "limit": limit})
         else:
             kept = {name: value for name, value in own.items() if value is not None}
-            done = measuring.evaluate(desk, {**values, **kept, "task": task})
+            done = measuring.evaluate(workspace, {**values, **kept, "task": task})
         showing.show(done, as_json)
 
 
@@ -348,8 +352,8 @@ def interpolate(
 ) -> None:
     """Measure models on the straight line between two fine-tuned ones, and the loss barrier."""
     from jdna_cli.cli import showing
-    from jdna_cli.jobs import measuring
-    from jdna_cli.reports import plots
+    from jdna_cli.reports.rendering import plots
+    from jdna_cli.runs import interpolate
 
     if plot is not None:
         plots.check_path(plot)
@@ -366,8 +370,8 @@ def interpolate(
         "seed": seed,
         **_task_conditions(options, book, context_words, pairs),
     }
-    with open_desk(home, db, data_dir, force, allow_pickle=allow_pickle) as desk:
-        done = measuring.interpolate(desk, values)
+    with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
+        done = interpolate.interpolate(workspace, values)
         if plot is not None:
             barrier = done.outcome.metrics["barrier"]
             plots.line(done.outcome.points, barrier, done.run.metric or "score", plot)
@@ -383,5 +387,5 @@ def demo(
     from jdna_cli.cli import demonstration
     from jdna_cli.cli.inspection import url_of
 
-    with open_desk(home, db) as desk:
-        demonstration.run(desk, url_of(home, db), db, as_json)
+    with open_workspace(home, db) as workspace:
+        demonstration.run(workspace, url_of(home, db), db, as_json)

@@ -18,7 +18,7 @@ def _beginning(incomplete: str, values: Iterable[tuple[str, str]]) -> Found:
 
 def tasks(incomplete: str) -> Found:
     """Names of tasks."""
-    from jdna_cli.tasks import all_tasks
+    from jdna_cli.tasks.built_in import all_tasks
 
     return _beginning(incomplete, ((t.name, t.description) for t in all_tasks().values()))
 
@@ -69,7 +69,7 @@ def numbers(context: typer.Context, incomplete: str) -> Found:
 def _runs(context: typer.Context, condition: str) -> list[tuple[int, str]]:
     """The latest runs with what they did; none where there is no database that can be read."""
     from jdna_cli.errors import JdnaError
-    from jdna_cli.reports.source import short
+    from jdna_cli.reports.query import short
     from jdna_cli.store import reading, schema
 
     given: dict[str, Any] = context.params

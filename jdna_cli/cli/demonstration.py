@@ -13,8 +13,9 @@ from jdna_cli.cli.sweep_progress import SweepProgress
 from jdna_cli.compute import precision
 from jdna_cli.console import say
 from jdna_cli.errors import JdnaError, RequestError
-from jdna_cli.jobs.running import Desk, Done
-from jdna_cli.sweeps import cells, local, planning, schedule, work
+from jdna_cli.runs.recording import OpenWorkspace, RecordedRun
+from jdna_cli.sweeps import cells, planning, queue, run_cell
+from jdna_cli.sweeps.backends import local
 from jdna_cli.sweeps.experiment import Experiment, with_precision
 
 MODEL = "all-MiniLM-L6-v2"
@@ -64,19 +65,19 @@ def experiment(model: Path) -> Experiment:
     )
 
 
-def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
+def run(workspace: OpenWorkspace, url: str, db: str | None, json_asked: bool) -> None:
     """Run all cells, those that the database has not; print the report and the plot's path.
 
     Raises:
         JdnaError: a cell failed.
     """
-    home = desk.ledger.home
+    home = workspace.ledger.home
     chosen = precision.automatic()
     divided = local.shares(None, 1)
     asked = with_precision(experiment(model_folder(home)), chosen)
-    plan = planning.make(desk, cells.of(asked), "all", len(divided))
+    plan = planning.make(workspace, cells.of(asked), "all", len(divided))
     planning.require_room(plan, home)
-    state = schedule.State.begin(plan.cells, plan.runs, "all", retries=1)
+    state = queue.State.begin(plan.cells, plan.runs, "all", retries=1)
     if state.waiting:
         say(
             f"demo: {len(state.waiting)} cells to run, {len(divided)} side by side, in "
@@ -84,25 +85,29 @@ def run(desk: Desk, url: str, db: str | None, json_asked: bool) -> None:
         )
         began = time.monotonic()
         with SweepProgress(asked.title, plan) as board:
-            local.run(state, work.SweepSettings(str(home), db, None), board, divided, plan.forced)
+            local.run(
+                state, run_cell.SweepSettings(str(home), db, None), board, divided, plan.forced
+            )
         say(f"demo: done in {time.monotonic() - began:.0f} s; again, it is read from the database")
     if state.failed:
         raise JdnaError(f"the demo's cell failed: {next(iter(state.failed.values()))}")
     plot = home / "demo.png"
-    from jdna_cli.reports.source import source_of
+    from jdna_cli.reports.query import source_of
 
     source = source_of(url, home)
     text = reporting.write("drop", source, reporting.Targets(plot=plot))
     if json_asked:
         measured = [cell for cell in plan.cells if cell.kind == "finetune"]
-        runs = [done_as_json(_done(desk, cell, plan, state)) for cell in measured]
+        runs = [done_as_json(_done(workspace, cell, plan, state)) for cell in measured]
         print(json.dumps({"runs": runs, "plot": str(plot)}, allow_nan=False))
     else:
         sys.stdout.write(text)
 
 
-def _done(desk: Desk, cell: cells.Cell, plan: planning.Plan, state: schedule.State) -> Done:
+def _done(
+    workspace: OpenWorkspace, cell: cells.Cell, plan: planning.Plan, state: queue.State
+) -> RecordedRun:
     number = state.runs[cell.key]
-    row = desk.ledger.get(number)
-    outcome = desk.ledger.outcome(number)
-    return Done(row, outcome, desk.ledger.folder(row), cached=cell.key in plan.runs)
+    row = workspace.ledger.get(number)
+    outcome = workspace.ledger.outcome(number)
+    return RecordedRun(row, outcome, workspace.ledger.folder(row), cached=cell.key in plan.runs)

@@ -20,7 +20,7 @@ from jdna_cli.errors import JdnaError, RequestError, redact
 from jdna_cli.store import schema
 
 if TYPE_CHECKING:
-    from jdna_cli.tasks import Task
+    from jdna_cli.tasks.task import Task
 
 runs = typer.Typer(help="List, show, or remove recorded runs.", no_args_is_help=True)
 tasks = typer.Typer(help="List or show the tasks.", no_args_is_help=True)
@@ -56,8 +56,8 @@ def list_runs(
     as_json: o.Json = False,
 ) -> None:
     """The latest runs, the newest last."""
-    from jdna_cli.reports import tables
-    from jdna_cli.reports.source import name_models
+    from jdna_cli.reports.query import name_models
+    from jdna_cli.reports.rendering import tables
     from jdna_cli.store import reading
 
     where, values = ["1 = 1"], []
@@ -178,7 +178,7 @@ def require_database(home: Path, url: str | None) -> None:
 
 
 def _task_as_json(task: Task) -> dict[str, Any]:
-    from jdna_cli.tasks import GeneratedSource, HubSource
+    from jdna_cli.tasks.task import GeneratedSource, HubSource
 
     source = task.source
     named: Any = "generated" if isinstance(source, GeneratedSource) else "files"
@@ -213,10 +213,10 @@ def list_tasks(
     as_json: o.Json = False,
 ) -> None:
     """All tasks: kind, metric, size, a person's score, the latest dense model's, and difficulty."""
-    from jdna_cli.reports import tables
-    from jdna_cli.reports.source import short
+    from jdna_cli.reports.query import short
+    from jdna_cli.reports.rendering import tables
     from jdna_cli.store import reading
-    from jdna_cli.tasks import all_tasks
+    from jdna_cli.tasks.built_in import all_tasks
 
     known = url_of(home, db) if db or (home / "jdna.db").is_file() else None
     dense = {row["task"]: row for row in reading.query(known, _DENSE).records()} if known else {}
@@ -244,15 +244,15 @@ def list_tasks(
 
 def _sizes(task: Task, data_dir: Path | None) -> dict[str, int]:
     """Examples of each split: lines of the files where they are used, else as published."""
-    from jdna_cli.tasks import records
+    from jdna_cli.tasks import datasets
 
-    below = records.folder(task, data_dir)
+    below = datasets.folder(task, data_dir)
     if below is None:
         return dict(task.sizes)
-    splits = [split for split in task.splits if records.has(task, split, data_dir)]
+    splits = [split for split in task.splits if datasets.has(task, split, data_dir)]
     found = {}
     for split in splits:
-        with records.path(task, split, below).open("rb") as lines:
+        with datasets.path(task, split, below).open("rb") as lines:
             found[split] = sum(1 for line in lines if line.strip())
     return found
 
@@ -282,17 +282,18 @@ def show_task(
     as_json: o.Json = False,
 ) -> None:
     """One task as TOML: change a copy, and give it to --task as a task of your own."""
-    from jdna_cli.tasks import get, own, records
+    from jdna_cli.tasks import datasets, task_toml
+    from jdna_cli.tasks.lookup import get
 
     task = get(name)
-    below = records.folder(task, data_dir)
+    below = datasets.folder(task, data_dir)
     if as_json:
         files = str(below) if below else None
         _print_json({"task": {**_task_as_json(task), "files": files}})
         return
     if below:
         print(f"# read from {below}")
-    print(own.write(task), end="")
+    print(task_toml.write(task), end="")
 
 
 # --------------------------------------------------------------------------------------------- db
@@ -332,7 +333,7 @@ def query_db(
     as_json: o.Json = False,
 ) -> None:
     """Ask the database in SQL. Nothing can be changed, whatever the statement says."""
-    from jdna_cli.reports import tables
+    from jdna_cli.reports.rendering import tables
     from jdna_cli.store import reading
 
     found = reading.query(url_of(home, db), sql)
@@ -366,7 +367,7 @@ def _machine_checks() -> list[tuple[str, bool, str]]:
     import torch
 
     from jdna_cli import __version__
-    from jdna_cli.engine import devices
+    from jdna_cli.compute import devices
 
     cuda = torch.cuda.is_available()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -16,7 +16,7 @@ from jdna_cli.cli import options as o
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from jdna_cli.reports.source import Source
+    from jdna_cli.reports.query import Source
 
 _WHICH = "Which runs"
 
@@ -113,8 +113,8 @@ def report(
     """What the recorded runs say. By default: performance drop by task difficulty and sparsity."""
     from jdna_cli import reports
     from jdna_cli.cli.inspection import url_of
-    from jdna_cli.reports import plots
-    from jdna_cli.reports.source import Filters, source_of
+    from jdna_cli.reports.query import Filters, source_of
+    from jdna_cli.reports.rendering import plots
 
     # Short-lived, and full of small things that stay: there is nothing to collect.
     gc.disable()
@@ -151,7 +151,7 @@ def report(
 
 def _listed(*, as_json: bool) -> str:
     from jdna_cli import reports
-    from jdna_cli.reports import tables
+    from jdna_cli.reports.rendering import tables
 
     told = {
         name: (reports.load(name).__doc__ or "").split(":", 1)[1].splitlines()[0].strip()
@@ -195,8 +195,9 @@ def write(name: str, source: Source, targets: Targets) -> str:
         RequestError: no such report, or nothing in the database that it is about.
     """
     from jdna_cli import reports
-    from jdna_cli.reports import cells, plots, tables
-    from jdna_cli.reports.source import nothing
+    from jdna_cli.reports import cells
+    from jdna_cli.reports.query import nothing
+    from jdna_cli.reports.rendering import plots, tables
 
     chosen = reports.load(name)
     rows = chosen.rows(source)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.console import place, say, tell
-from jdna_cli.jobs.running import Done
-from jdna_cli.reports.source import short
+from jdna_cli.reports.query import short
 from jdna_cli.results import LayerSparsity, Outcome, Planned
+from jdna_cli.runs.recording import RecordedRun
 from jdna_cli.store.tables import Run
 
 _COLUMNS = (
@@ -67,7 +67,7 @@ def run_as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def as_json(done: Done) -> dict[str, Any]:
+def as_json(done: RecordedRun) -> dict[str, Any]:
     """The one object that `--json` prints."""
     run = {**run_as_json(done.run), "cached": done.cached, "artifact": str(done.folder.resolve())}
     found: dict[str, Any] = {"run": run, "metrics": done.outcome.metrics}
@@ -93,7 +93,7 @@ def pruning_of(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def show(done: Done, json_asked: bool, plot: Path | None = None) -> None:
+def show(done: RecordedRun, json_asked: bool, plot: Path | None = None) -> None:
     """Print a run's result to standard output."""
     for note in done.notes:
         say(note)
@@ -206,7 +206,7 @@ def _layer(layer: LayerSparsity) -> str:
     return f"{layer.name} {layer.sparsity:.1%}"
 
 
-def _print_points(done: Done) -> None:
+def _print_points(done: RecordedRun) -> None:
     highest = max(p.loss for p in done.outcome.points)
     print(f"{'alpha':>6} {'loss':>8} {done.run.metric or 'score':>9}")
     for p in done.outcome.points:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jdna_cli.sweeps.cells import Cell
     from jdna_cli.sweeps.planning import Plan
-    from jdna_cli.sweeps.schedule import State
+    from jdna_cli.sweeps.queue import State
 
 
 def duration(seconds: float) -> str:

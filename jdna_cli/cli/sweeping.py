@@ -21,7 +21,7 @@ from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from jdna_cli.sweeps.planning import Plan
-    from jdna_cli.sweeps.schedule import State
+    from jdna_cli.sweeps.queue import State
 
 
 class Engine(StrEnum):
@@ -106,7 +106,7 @@ def sweep(
 
     It may be stopped or killed at any time: the same command goes on where it was.
     """
-    from jdna_cli.cli.commands import open_desk
+    from jdna_cli.cli.commands import open_workspace
     from jdna_cli.sweeps import cells, planning
     from jdna_cli.sweeps import experiment as experiments
 
@@ -119,14 +119,15 @@ def sweep(
     if model is not None:
         asked = asked.model_copy(update={"fixed": {**asked.fixed, "model": model}})
         asked.axes.pop("model", None)
-    with open_desk(home, db, data_dir, allow_pickle=allow_pickle) as desk:
-        asked = _with_own_models(asked, desk.ledger.home)
+    with open_workspace(home, db, data_dir, allow_pickle=allow_pickle) as workspace:
+        asked = _with_own_models(asked, workspace.ledger.home)
         asked = _with_precision(asked, engine)
-        from jdna_cli.sweeps import local, schedule, work
+        from jdna_cli.sweeps import queue, run_cell
+        from jdna_cli.sweeps.backends import local
 
         divided = local.shares(workers, per_device)
-        plan = planning.make(desk, cells.of(asked), keep.value, len(divided))
-        where = work.SweepSettings(
+        plan = planning.make(workspace, cells.of(asked), keep.value, len(divided))
+        where = run_cell.SweepSettings(
             str(home), db, str(data_dir) if data_dir else None, allow_pickle, experiment
         )
         if as_commands:
@@ -136,26 +137,26 @@ def sweep(
             _show_plan(experiment, asked.title, plan, as_json)
             return
         planning.require_room(plan, home)
-        state = schedule.State.begin(plan.cells, plan.runs, keep.value, retries)
+        state = queue.State.begin(plan.cells, plan.runs, keep.value, retries)
         began = time.monotonic()
         if state.waiting:
             with SweepProgress(asked.title, plan) as board:
                 if engine is Engine.LOCAL:
                     local.run(state, where, board, divided, plan.forced)
                 else:
-                    from jdna_cli.sweeps import remote
+                    from jdna_cli.sweeps.backends import remote
 
                     if engine is Engine.RAY:
-                        from jdna_cli.sweeps.on_ray import OnRay
+                        from jdna_cli.sweeps.backends.on_ray import OnRay
 
                         submitter: remote.Submitter = OnRay(address, per_device, memory)
                     else:
-                        from jdna_cli.sweeps.on_slurm import OnSlurm
+                        from jdna_cli.sweeps.backends.on_slurm import OnSlurm
 
                         submitter = OnSlurm(home / ".slurm", slurm_cluster, minutes, memory, gpus)
                     # What schedulers print is no result of ours.
                     with contextlib.redirect_stdout(sys.stderr):
-                        remote.run(state, where, board, submitter, desk.ledger)
+                        remote.run(state, where, board, submitter, workspace.ledger)
         _finish(experiment, asked.report, plan, state, time.monotonic() - began, _url(home, db),
                 home, plot, as_json)  # fmt: skip
 
@@ -177,10 +178,10 @@ def _with_own_models(asked: Any, home: Path) -> Any:
         if str(name).startswith("tiny-") and not Path(str(name)).is_dir():
             folder = home / "models" / str(name)
             if not folder.is_dir():
-                from jdna_cli.engine import tiny
+                from jdna_cli.models import tiny_models
 
-                registry.check("tiny model", str(name), tiny.NAMES)
-                tiny.make(str(name), folder)
+                registry.check("tiny model", str(name), tiny_models.NAMES)
+                tiny_models.make(str(name), folder)
             return str(folder)
         return name
 
@@ -211,7 +212,7 @@ def _with_precision(asked: Any, engine: Engine) -> Any:
 
 
 def _list(as_json: bool) -> None:
-    from jdna_cli.reports import tables
+    from jdna_cli.reports.rendering import tables
     from jdna_cli.sweeps import cells, experiment
 
     found = []
@@ -232,11 +233,11 @@ def _models(asked: Any) -> str:
 
 
 def _print_commands(plan: Plan, where: Any) -> None:
-    from jdna_cli.sweeps import work
+    from jdna_cli.sweeps import run_cell
 
     later = 0
     for cell in plan.waiting:
-        line = work.command(cell, where, plan.runs)
+        line = run_cell.command(cell, where, plan.runs)
         later += line is None
         if line is not None:
             print(line)
@@ -291,14 +292,14 @@ def _finish(
         print(json.dumps(found))
     else:
         if state.runs:
-            from jdna_cli.reports.source import source_of
+            from jdna_cli.reports.query import source_of
 
             source = source_of(url, home)
             print(reporting.write(report, source, reporting.Targets(plot=plot)), end="")
         tell(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
               f"{len(failures)} failed · {duration(seconds)}")  # fmt: skip
         if failures:
-            from jdna_cli.reports import tables
+            from jdna_cli.reports.rendering import tables
 
             print("\nfailed:")
             tables.plain(("cell", "why"), [[f["cell"], f["error"]] for f in failures])

@@ -10,9 +10,9 @@ from typing import Protocol, cast
 
 from jdna_cli import registry
 from jdna_cli.reports import catalogue
-from jdna_cli.reports.figures import Figure
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure
+from jdna_cli.reports.rendering.tables import Section
 
 # Words that people use for the same reports.
 _ALSO = {"compression": "quantisation", "quantization": "quantisation", "cost": "tradeoff",

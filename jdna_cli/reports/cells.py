@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import predictions, statistics
-from jdna_cli.reports.source import Row, Source, name_models, short
+from jdna_cli.reports.query import Row, Source, name_models, short
 from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jdna_cli.reports import cells
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section, sparkline
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section, sparkline
 
 _PATTERNS = ("unstructured", "N:M", "dense")
 # What tells tables apart that compare something within one task.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.errors import RequestError
-from jdna_cli.reports.source import Source, nothing
+from jdna_cli.reports.query import Source, nothing
 
 _RUNS = """
 SELECT run.id, run.kind, run.model, run.task, run.spec, run.started_at, run.finished_at

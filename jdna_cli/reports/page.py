@@ -21,11 +21,11 @@ from typing import Any
 import jdna_cli
 from jdna_cli import clock, command_line, reports
 from jdna_cli.errors import JdnaError
-from jdna_cli.reports import verdicts
-from jdna_cli.reports.figures import Figure, Panel
-from jdna_cli.reports.plots import COLOURS, picture
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section, told_once
+from jdna_cli.reports import hypothesis
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Panel
+from jdna_cli.reports.rendering.plots import COLOURS, picture
+from jdna_cli.reports.rendering.tables import Section, told_once
 
 # The order of the questions on a page about everything; a report that is not named here comes last.
 _ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages", "regimes",
@@ -50,11 +50,11 @@ def write(path: Path, name: str, source: Source) -> None:
     """
     import jinja2
 
-    comparisons = verdicts.judge(source)
+    comparisons = hypothesis.judge(source)
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
     script = _script()
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
-    answer = verdicts.sentence(comparisons)
+    answer = hypothesis.sentence(comparisons)
     found = (_chapter(one, source, answer, live=bool(script)) for one in wanted)
     chapters = [one for one in found if one is not None]
     template = resources.files("jdna_cli.reports") / "page.html"

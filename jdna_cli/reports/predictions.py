@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jdna_cli.errors import RequestError
-from jdna_cli.reports.source import Source
+from jdna_cli.reports.query import Source
 
 
 def folder(source: Source, artifact: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jdna_cli.reports import cells, statistics
 from jdna_cli.reports.predictions import Answers
-from jdna_cli.reports.source import Row
+from jdna_cli.reports.query import Row
 from jdna_cli.reports.statistics import Floats
 
 TIMES = 400

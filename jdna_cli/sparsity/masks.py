@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
-from jdna_cli.sparsity.streams import Writer
+from jdna_cli.sparsity.safetensors_io import Writer
 
 FORMAT = "jdna-mask-1"
 BLOCK = 1 << 18

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from jdna_cli.sparsity import masks, selection
-from jdna_cli.sparsity.ahead import ahead
 from jdna_cli.sparsity.masks import Mask
+from jdna_cli.sparsity.parallel import ahead
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
-from jdna_cli.sparsity import streams
+from jdna_cli.sparsity import safetensors_io
 from jdna_cli.sparsity.compensation import Factor, sweep
-from jdna_cli.sparsity.streams import Writer
+from jdna_cli.sparsity.safetensors_io import Writer
 
 FORMAT = "jdna-grid-1"
 ROWS = 1 << 17  # weights rounded at a time
@@ -117,15 +117,15 @@ def load(path: Path) -> dict[str, Rounding]:
         JdnaError: the file is damaged or of another format.
     """
     try:
-        words, stored = streams.metadata(path), streams.entries([path])
+        words, stored = safetensors_io.metadata(path), safetensors_io.entries([path])
         if words.get("format") != FORMAT:
             raise JdnaError(f"{path} is not a file of grids of format {FORMAT}")
         grid, found = Grid(**json.loads(words["grid"])), {}
         for name, input_dim in json.loads(words["dims"]).items():
             zeros = stored.get(f"{name}:zeros")
             found[name] = Rounding(
-                streams.read(stored[f"{name}:scales"]),
-                None if zeros is None else streams.read(zeros),
+                safetensors_io.read(stored[f"{name}:scales"]),
+                None if zeros is None else safetensors_io.read(zeros),
                 grid,
                 input_dim,
             )

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
-from jdna_cli.sparsity.ahead import ahead
+from jdna_cli.sparsity.parallel import ahead
 
 Keys = npt.NDArray[Any]  # uint32 for float32, uint16 for the 16-bit types
 Counts = npt.NDArray[np.int64]

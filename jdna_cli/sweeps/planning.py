@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.errors import RequestError
-from jdna_cli.jobs.locating import locate
-from jdna_cli.jobs.running import Desk
-from jdna_cli.sweeps import work
+from jdna_cli.runs.model_lookup import locate
+from jdna_cli.runs.recording import OpenWorkspace
+from jdna_cli.sweeps import run_cell
 from jdna_cli.sweeps.cells import Cell, dependants, taken
 
 
@@ -31,27 +31,27 @@ class Plan:
         return [cell for cell in self.cells if cell.key not in self.runs]
 
 
-def make(desk: Desk, cells: list[Cell], keep: str, workers: int) -> Plan:
+def make(workspace: OpenWorkspace, cells: list[Cell], keep: str, workers: int) -> Plan:
     """Look every cell up; estimate time and room for those that are missing.
 
     Raises:
         RequestError: a cell's request is wrong, or its model or data are not to be had.
     """
     plan = Plan(cells)
-    looking = replace(desk, look=True)
+    looking = replace(workspace, lookup_only=True)
     users = dependants(cells)
     # Those that need others come last, so that it is known what they need.
     for cell in cells:
-        if found := work.look_up(looking, cell, plan.runs, with_model=False):
+        if found := run_cell.look_up(looking, cell, plan.runs, with_model=False):
             plan.runs[cell.key] = found
     # From the last to the first: a model must be there only if a missing cell takes it.
     for cell in reversed(cells):
         if cell.key not in plan.runs or not _model_is_taken(cell, users, plan):
             continue
-        if work.look_up(looking, cell, plan.runs, with_model=True) is None:
+        if run_cell.look_up(looking, cell, plan.runs, with_model=True) is None:
             del plan.runs[cell.key]
             plan.forced.add(cell.key)
-    _estimate(desk, plan, keep, users, workers)
+    _estimate(workspace, plan, keep, users, workers)
     return plan
 
 
@@ -59,8 +59,10 @@ def _model_is_taken(cell: Cell, users: dict[str, set[str]], plan: Plan) -> bool:
     return any(user not in plan.runs for user in users.get(cell.key, ()))
 
 
-def _estimate(desk: Desk, plan: Plan, keep: str, users: dict[str, set[str]], workers: int) -> None:
-    past = desk.ledger.seconds()
+def _estimate(
+    workspace: OpenWorkspace, plan: Plan, keep: str, users: dict[str, set[str]], workers: int
+) -> None:
+    past = workspace.ledger.seconds()
     sizes: dict[str, int | None] = {}
     kept, largest = 0, 0
     for cell in plan.waiting:
@@ -68,7 +70,7 @@ def _estimate(desk: Desk, plan: Plan, keep: str, users: dict[str, set[str]], wor
         size = None
         if not model.startswith("cell:"):
             if model not in sizes:
-                sizes[model] = _size(desk, model)
+                sizes[model] = _size(workspace, model)
             size = sizes[model]
         task = cell.values.get("task")
         names = (model, model.removeprefix("./").rstrip("/"))
@@ -89,10 +91,10 @@ def _estimate(desk: Desk, plan: Plan, keep: str, users: dict[str, set[str]], wor
     plan.unmeasured = tuple(name for name, size in sizes.items() if size is None)
 
 
-def _size(desk: Desk, model: str) -> int | None:
+def _size(workspace: OpenWorkspace, model: str) -> int | None:
     """Bytes of a model's weights; None where it is not here yet."""
     try:
-        folder = locate(desk, model).source.folder
+        folder = locate(workspace, model).source.folder
     except RequestError:
         return None
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from jdna_cli.tasks import Task, get, records
+from jdna_cli.tasks import datasets
+from jdna_cli.tasks.lookup import get
+from jdna_cli.tasks.task import Task
 
 
 def is_file(name: str) -> bool:
@@ -27,4 +29,4 @@ def identity(name: str, data_dir: Path | None) -> str:
     if is_file(name):
         return f"text:{hashlib.sha256(Path(name).read_bytes()).hexdigest()}"
     task = get(name)
-    return f"{task.name}:{records.identity(task, [split_of(task)], data_dir)}"
+    return f"{task.name}:{datasets.identity(task, [split_of(task)], data_dir)}"

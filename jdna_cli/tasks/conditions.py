@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import Task, metrics, prompts, records
-from jdna_cli.tasks.records import Records
-from jdna_cli.tasks.rows import Example
-from jdna_cli.tasks.sampling import nested_order
+from jdna_cli.tasks import datasets, metrics, prompts
+from jdna_cli.tasks.datasets import Records
+from jdna_cli.tasks.examples import Example
+from jdna_cli.tasks.subsets import nested_order
+from jdna_cli.tasks.task import Task
 
 Book = Literal["open", "closed"]
 TRIES = 200  # noise passages drawn for one context, at most
@@ -80,7 +81,7 @@ def check(task: Task, found: Conditions, split: str, data_dir: Path | None) -> N
     if (found.shots or found.chat) and not written:
         flag = "--shots" if found.shots else "--chat"
         raise RequestError(f"{flag}: task {task.name!r} is {kind}, which is not prompted")
-    if found.shots and not records.has(task, "train", data_dir):
+    if found.shots and not datasets.has(task, "train", data_dir):
         raise RequestError(f"--shots: task {task.name!r} has no training split to take them from")
     if found.shots and split == "train":
         raise RequestError("--shots: they come from the training split, measure on another")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jdna_cli.tasks import Task, equations
-from jdna_cli.tasks.rows import LETTERS, Example
+from jdna_cli.tasks import equations
+from jdna_cli.tasks.examples import LETTERS, Example
+from jdna_cli.tasks.task import Task
 
 BETWEEN_SHOTS = "\n\n"
 

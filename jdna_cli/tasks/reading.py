@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jdna_cli.errors import RequestError
-from jdna_cli.tasks import Row
+from jdna_cli.tasks.task import Row
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, predictions, resampling, statistics, verdicts
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports import cells, hypothesis, predictions, resampling, statistics
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 from jdna_cli.reports.statistics import Floats
-from jdna_cli.reports.tables import Section
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 EMPTY = (
@@ -63,7 +63,7 @@ def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> R
         "tolerance": tolerance, "critical_sparsity": float(every[0]),
         "ci_low": low, "ci_high": high, "interval_over": over.kind, "resampled": over.words,
         "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
-        "n": min(row["n"] for row in levels), "at_chance": verdicts.at_chance(first, answers),
+        "n": min(row["n"] for row in levels), "at_chance": hypothesis.at_chance(first, answers),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
     found = row["critical_sparsity"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from jdna_cli.errors import RequestError
 from jdna_cli.reports import predictions, statistics
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = "the two runs have no predictions on a shared split"
 

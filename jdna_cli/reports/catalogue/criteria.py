@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jdna_cli.reports import curves
-from jdna_cli.reports.source import Row
+from jdna_cli.reports.query import Row
 
 EMPTY = "no task was pruned by two criteria yet: `jdna finetune … --criterion random` does"
 _OWN = ("criterion", "scope", "calibration")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jdna_cli.reports import cells, curves
-from jdna_cli.reports.source import Row
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = "no finished fine-tuning or evaluation is recorded yet"
 COMPARED = curves.Comparison(

@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from jdna_cli.reports import cells
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = "no fine-tuning recorded its dynamics yet: `jdna finetune … --dynamics` does"
 _MEASURES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jdna_cli.reports import curves
-from jdna_cli.reports.source import Row, Source
+from jdna_cli.reports.query import Row, Source
 
 EMPTY = "no translation was measured yet: `jdna finetune MODEL --task multi30k --pairs en-de` does"
 

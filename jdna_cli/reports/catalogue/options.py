@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jdna_cli.reports import curves
-from jdna_cli.reports.source import Row
+from jdna_cli.reports.query import Row
 
 EMPTY = "no questions were asked with two numbers of options yet: `jdna eval … --options K` does"
 

@@ -14,9 +14,9 @@ from typing import Any
 from jdna_cli import registry
 from jdna_cli.errors import RequestError
 from jdna_cli.reports import cells
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = "no published figure has that panel"
 
@@ -37,7 +37,7 @@ def _across(row: Row, panel: str, series: str) -> bool:
 
 
 def _languages(row: Row, panel: str, series: str) -> bool:
-    from jdna_cli.tasks import all_tasks
+    from jdna_cli.tasks.built_in import all_tasks
 
     task = all_tasks().get(row["task"])
     if task is None or not row["pairs"]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jdna_cli.reports import cells, curves
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = "no pruned or rounded model with a compact form was measured yet"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jdna_cli.reports import cells, trends, verdicts
-from jdna_cli.reports.figures import Figure, Line, Panel
-from jdna_cli.reports.source import Row, Source
-from jdna_cli.reports.tables import Section
-from jdna_cli.reports.verdicts import Comparison, Test
+from jdna_cli.reports import cells, difficulty_trends, hypothesis
+from jdna_cli.reports.hypothesis import Comparison, Test
+from jdna_cli.reports.query import Row, Source
+from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.tables import Section
 
 EMPTY = (
     "nothing to judge yet: prune and fine-tune two tasks alike, or one task at two levels of a "
@@ -19,7 +19,7 @@ EMPTY = (
 def rows(source: Source) -> list[Row]:
     """One row per comparison and sparsity, and one over all sparsities (`sparsity` empty)."""
     found = []
-    for one in verdicts.judge(source):
+    for one in hypothesis.judge(source):
         tests: list[Test | None] = [*one.tests, *([one.overall] if one.overall else [])]
         for test in tests or [None]:
             found.append(_row(one, test))
@@ -88,7 +88,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         "pairs of which the harder one dropped less. Interaction: correlation of difficulty and "
         "the slope of drop over sparsity.",
     )
-    answer = Section(verdicts.sentence(found), columns, table, notes, fixed=2)
+    answer = Section(hypothesis.sentence(found), columns, table, notes, fixed=2)
     return [answer, *(_each(one) for one in found)]
 
 
@@ -114,12 +114,12 @@ def _each(one: Comparison) -> Section:
         )
     columns = ("taken", "lines", "trend", "p", "p adjusted", "violations", "easiest drops",
                "hardest drops")  # fmt: skip
-    notes = [text for text in (verdicts.one_threshold(one),) if text]
+    notes = [text for text in (hypothesis.one_threshold(one),) if text]
     notes += [f"Missing to be sure: {'; '.join(one.missing)}."] if one.missing else []
     return Section(one.title, columns, table, tuple(notes))
 
 
-def _end(own: Sequence[trends.Line], level: float, *, hard: bool) -> str:
+def _end(own: Sequence[difficulty_trends.Line], level: float, *, hard: bool) -> str:
     if not own:
         return ""
     line = (max if hard else min)(own, key=lambda one: one.order)

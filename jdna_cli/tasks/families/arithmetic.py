@@ -6,7 +6,7 @@ no copy of this form on the hub, so they are read from files alone.
 
 from __future__ import annotations
 
-from jdna_cli.tasks import Task
+from jdna_cli.tasks.task import Task
 
 
 def _problems(name: str, description: str, sizes: dict[str, int]) -> Task:

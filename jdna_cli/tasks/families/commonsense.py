@@ -8,7 +8,7 @@ its results and these can be compared.
 from __future__ import annotations
 
 from jdna_cli.difficulty import HumanScore
-from jdna_cli.tasks import HubSource, Task
+from jdna_cli.tasks.task import HubSource, Task
 
 _BOTH = ("accuracy", "accuracy_norm")
 

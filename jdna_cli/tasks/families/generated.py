@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 from jdna_cli.difficulty import HumanScore
-from jdna_cli.tasks import GeneratedSource, Row, Task
+from jdna_cli.tasks.task import GeneratedSource, Row, Task
 
 _HUMAN = HumanScore(1.0, "unambiguous by construction")
 

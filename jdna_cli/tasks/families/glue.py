@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from jdna_cli.difficulty import HumanScore
-from jdna_cli.tasks import HubSource, Task
+from jdna_cli.tasks.task import HubSource, Task
 
 _SOURCE = "Nangia & Bowman 2019, arXiv 1905.10425"
 _PAIR = ("sentence1", "sentence2")

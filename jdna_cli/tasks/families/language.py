@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jdna_cli.tasks import HubSource, Task
+from jdna_cli.tasks.task import HubSource, Task
 
 
 def _wikitext(name: str, description: str, config: str, splits: tuple[str, ...]) -> Task:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from jdna_cli.difficulty import HumanScore
-from jdna_cli.tasks import HubSource, Task
+from jdna_cli.tasks.task import HubSource, Task
 
 
 def _questions(name: str, description: str, source: HubSource, **rest: Any) -> Task:

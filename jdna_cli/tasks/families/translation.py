@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jdna_cli.tasks import HubSource, Task
+from jdna_cli.tasks.task import HubSource, Task
 
 
 def _translation(name: str, description: str, pairs: str, **rest: Any) -> Task:

@@ -1,0 +1,81 @@
+"""Where a run computes, and in what precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from jdna_cli.compute import distributed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Placing:
+    """In what type weights are loaded, and where they are put.
+
+    `dtype` is a name of torch's, or "auto" for the files' own. With a `device_map`, a model that is
+    too large for one device is spread over all of them, then over the memory of the machine, then
+    over files in `offload`.
+    """
+
+    dtype: str = "float32"
+    device_map: str | None = None
+    offload: Path | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` is told."""
+        kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        found: dict[str, Any] = {"dtype": kind}
+        if self.device_map is not None:
+            found |= {"device_map": self.device_map, "offload_folder": self.offload}
+        return found
+
+
+def accelerator(precision: str) -> Accelerator:
+    """The accelerator of one run."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, patch_environment
+
+    # Accelerate remembers the first precision of a process; runs differ in theirs.
+    AcceleratorState._reset_state()
+    distributed.join()
+    # A model may have weights that a task's loss does not reach.
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    # A model is divided by `cluster.shard`, after its masks have been laid on whole weights.
+    with patch_environment(accelerate_use_fsdp="false"):
+        found = Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+    if precision == "fp16" and found.device.type == "cpu":
+        # There accelerate says fp16 and computes in float32.
+        found.native_amp, found.scaler = True, torch.amp.GradScaler("cpu")
+    return found
+
+
+def name(device: torch.device) -> str:
+    """The device in words, as recorded with a run."""
+    if device.type == "cuda":
+        one = torch.cuda.get_device_name(device)
+    else:
+        one = f"{device.type} ({torch.get_num_threads()} threads)"
+    if distributed.size() == 1:
+        return one
+    return f"{distributed.size()} × {one}{', FSDP' if distributed.is_sharded() else ''}"
+
+
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """The type of a model's weights as a run records it: `bits` and `dtype`."""
+    weight = next(model.parameters())
+    return {"bits": 8 * weight.element_size(), "dtype": str(weight.dtype).removeprefix("torch.")}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    names = ("transformers", "accelerate")
+    return {"torch": torch.__version__, **{name: metadata.version(name) for name in names}}

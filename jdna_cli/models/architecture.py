@@ -1,0 +1,182 @@
+"""Which weights may be pruned: found from the architecture, never from a list of names.
+
+The weight matrices of the backbone's linear layers. Not embeddings, norms, or biases; not the head
+that a task puts on top; not a matrix that is tied to an embedding.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jdna_cli import __version__
+from jdna_cli.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a configuration says of the backbone's tensors, by names without the prefix.
+
+    `matrices` are prunable, with their input dimension; `others` are not, and why. `refused` says
+    why none may be pruned; `positions`, how many tokens the model has positions for, None where
+    that is not limited.
+    """
+
+    model_type: str
+    prefix: str
+    matrices: dict[str, int]
+    others: dict[str, str]
+    refused: str | None
+    positions: int | None
+
+
+def architecture(folder: Path) -> Architecture:
+    """The architecture of the model in `folder`.
+
+    It is told by the configuration alone, and remembered: building the model without weights takes
+    transformers, whose import takes longer than planning a pruning.
+
+    Raises:
+        RequestError: it is unknown.
+    """
+    try:
+        config = (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise RequestError(f"{folder}/config.json cannot be read: {error.strerror}") from None
+    versions = f"{__version__} {metadata.version('transformers')} {metadata.version('torch')}"
+    # What this file makes of an architecture is part of the name.
+    rules = Path(__file__).read_bytes()
+    return _known(hashlib.sha256(versions.encode() + rules + config).hexdigest(), folder)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(key: str, folder: Path) -> Architecture:
+    file = _remembered() / f"{key}.json"
+    try:
+        return Architecture(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not seen before, or damaged: looked at again
+        found = _seen(folder)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".part-{os.getpid()}")
+        part.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        part.replace(file)
+    except OSError:  # a home that cannot be written: looked at anew each time
+        pass
+    return found
+
+
+def _remembered() -> Path:
+    """Where architectures are remembered; may be deleted at any time."""
+    own = os.environ.get("XDG_CACHE_HOME")
+    return (Path(own) if own else Path.home() / ".cache") / "jdna" / "architectures"
+
+
+def _seen(folder: Path) -> Architecture:
+    """What transformers builds of the configuration, without memory for its weights."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    from jdna_cli.models import model_files
+
+    config = model_files.config_of(folder)
+    model, prefix = _empty(config)
+    kind = str(config.model_type)
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices: dict[str, int] = {}
+    others: dict[str, str] = {}
+    deep: dict[str, int] = {}  # weights of more than two dimensions: their number
+    for name, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            full = f"{name}.{own}".removeprefix(".")
+            linear = isinstance(module, nn.Linear | Conv1D) and own == "weight"
+            if linear and id(parameter) not in embedded:
+                matrices[full] = 0 if isinstance(module, Conv1D) else 1
+                continue
+            others[full] = _reason(module, own, parameter, embedded)
+            if len([size for size in parameter.shape if size > 1]) > 2 or (
+                isinstance(module, nn.Conv1d) and module.kernel_size == (1,)
+            ):
+                deep[full] = parameter.numel()
+    refused = _refused(kind, deep, matrices, dict(model.named_parameters()))
+    return Architecture(kind, prefix, matrices, others, refused, _positions(config, model))
+
+
+def _positions(config: Any, model: Any) -> int | None:
+    """The most tokens that a model has positions for."""
+    from torch import nn
+
+    inner = config.encoder if config.model_type == "encoder-decoder" else config
+    found = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and ("position" in name or name.endswith("wpe"))
+    ]
+    if hasattr(inner, "relative_attention_num_buckets") and not tables:
+        return None
+    for table in tables:
+        if table.num_embeddings == found and table.padding_idx is not None:
+            # Positions are counted from the padding token's number on.
+            return found - int(table.padding_idx) - 1
+    return found
+
+
+def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:
+    """Why a tensor is not prunable."""
+    from torch import nn
+
+    if own.endswith("bias"):
+        return "bias"
+    if id(parameter) in embedded:
+        return "embedding, or tied to one"
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return "convolution"
+    return "norm" if parameter.ndim == 1 else "not a linear layer"
+
+
+def _refused(
+    kind: str, deep: dict[str, int], matrices: dict[str, int], all_: dict[str, Any]
+) -> str | None:
+    """Why an architecture that keeps much of its weights elsewhere than in matrices is refused."""
+    if not deep:
+        return None
+    first = next(iter(deep))
+    if any("expert" in name for name in deep):
+        return (
+            f"architecture {kind!r}: {first} fuses several experts in one tensor, which cannot be "
+            "pruned yet"
+        )
+    plain = sum(all_[name].numel() for name in matrices)
+    if 10 * sum(deep.values()) <= plain:
+        return None
+    return (
+        f"architecture {kind!r}: {len(deep)} of its weights are convolutions or tensors of three "
+        f"dimensions in place of matrices ({first} first), which jdna does not prune"
+    )
+
+
+def _empty(config: Any) -> tuple[Any, str]:
+    """The backbone without memory for its weights, and its prefix in files."""
+    import torch
+
+    from jdna_cli.models.quiet import transformers
+
+    # Of an encoder that was given a decoder, the encoder is the backbone, and the rest its head.
+    inner = config.encoder if config.model_type == "encoder-decoder" else config
+    with torch.device("meta"):
+        try:
+            model = transformers.AutoModel.from_config(inner, trust_remote_code=False)
+        except ValueError as error:
+            raise RequestError(
+                f"architecture {inner.model_type!r}: {str(error).splitlines()[0][:120]}"
+            ) from None
+    return model, "encoder." if inner is not config else f"{model.base_model_prefix}."

@@ -1,0 +1,1 @@
+"""From a spec to plain numbers and files, one file per command. Knows no database."""

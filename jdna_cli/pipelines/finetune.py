@@ -1,0 +1,332 @@
+"""Fine-tuning under a transfer regime: from a spec and its models to a folder and plain numbers."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from jdna_cli.compute import devices, distributed
+from jdna_cli.errors import RequestError
+from jdna_cli.files import require_space, whole
+from jdna_cli.models import model_files
+from jdna_cli.models.parameters import match_names, parameters_by_name
+from jdna_cli.pipelines import model_card
+from jdna_cli.pipelines.run_files import write_predictions, write_records
+from jdna_cli.pruning import plan
+from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome
+from jdna_cli.run_context import RunContext
+from jdna_cli.scoring.scorer import EvalContext, EvalResult
+from jdna_cli.scoring.setup import counted, examples, prepare, scorer_for
+from jdna_cli.sparsity import masks, packing, quantization, shards
+from jdna_cli.sparsity.masks import Mask
+from jdna_cli.sparsity.quantization import Rounding
+from jdna_cli.sparsity.regimes import REGIMES, Constraint, OnGrid, start_
+from jdna_cli.specs import FinetuneSpec, ModelSource
+from jdna_cli.tasks.datasets import Records
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
+from jdna_cli.tasks.subsets import training_subset
+from jdna_cli.tasks.task import Task
+from jdna_cli.training import checkpoints, dynamics
+from jdna_cli.training.distillation import Teacher
+from jdna_cli.training.gradual_pruning import GradualPruning
+from jdna_cli.training.loop import Extras, Training
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a fine-tuning: what it starts from, the pre-trained one, a teacher."""
+
+    start: ModelSource
+    pretrained: ModelSource
+    teacher: ModelSource | None = None
+
+
+def finetune(
+    spec: FinetuneSpec, task: Task, given: Models, context: RunContext, resume: bool
+) -> Outcome:
+    """Fine-tune a model under the spec's regime, measure it after each epoch, keep the last.
+
+    Args:
+        spec: the request.
+        task: the task it names.
+        given: the pre-trained or pruned model, with a mask where the regime needs one.
+        context: data and target folder; checkpoints go to its work folder.
+        resume: go on from the newest whole checkpoint there, if there is one.
+    """
+    source = given.start
+    now = context.phase
+    now("reading the data")
+    scorer = scorer_for(spec, task, source, context.tokens)
+    full = examples(task, "train", scorer.conditions, context.data_dir)
+    chosen = training_subset(
+        _strata(full, task),
+        task.kind != "regression",
+        spec.data_fraction,
+        spec.max_train_samples,
+        spec.seed,
+    )
+    records_ = full.chosen(chosen)
+    now("tokenizing")
+    encoded = scorer.encode(records_)
+    held_out = {s: prepare(scorer, s, context.data_dir) for s in task.evaluation_splits}
+    files = model_files.weight_files(source.folder)
+    if distributed.is_first():
+        require_space(context.folder, model_files.size(files) * (8 if spec.checkpoint_every else 2))
+
+    now("loading the model")
+    accelerator = devices.accelerator(spec.mixed_precision)
+    teacher = _teacher(spec, task, given.teacher, records_, context, accelerator)
+    set_seed(spec.seed)
+    with distributed.one_process_at_a_time():
+        model = scorer.load(source, new_head=True, seed=spec.seed)
+        start = _start(spec, model, source, accelerator.device)
+    extras = _extras(spec, model, given, start, teacher)
+    if distributed.size() > 1:
+        torch.manual_seed(spec.seed + distributed.rank())  # of dropout
+    training = Training(model, encoded, scorer, spec, start.constraint, accelerator, extras)
+    notes: list[str] = []
+    if resume:
+        checkpoint, notes = checkpoints.newest(context.work)
+        if checkpoint:
+            training.resume(checkpoint)
+            notes.append(f"resumed at step {checkpoint.step} of {training.total}")
+
+    latest: dict[str, EvalResult] = {}
+
+    def epoch_end(epoch: int, step: int) -> list[Measurement]:
+        measured: list[Measurement] = []
+        if not distributed.measures():
+            return measured
+        for split, part in held_out.items():
+            measuring = EvalContext(spec.eval_batch_size, accelerator, step=step)
+            alone = accelerator.unwrap_model(training.model)
+            latest[split] = scorer.measure(alone, part.encoded, measuring)
+            numbers = {"loss": latest[split].loss, **latest[split].scores}
+            measured += [Measurement(split, name, value, step) for name, value in numbers.items()]
+        return measured
+
+    journal = training.run(context, epoch_end)
+    trained_model = accelerator.unwrap_model(training.model)
+    state = trained_model.state_dict(keep_vars=True)
+    weights = shards.gathered(state, keep=distributed.is_first())
+    if not distributed.is_first():
+        return Outcome()
+    found = training.kept if spec.schedule == "iterative" else start.masks
+    now("writing")
+    with whole(context.folder) as target:
+        kept = weights if context.keeps_model else None
+        model_files.save(trained_model, scorer.tokens.tokenizer, target, kept)
+        if found:
+            masks.save(found, target / "mask.safetensors")
+        if start.grids:
+            shutil.copyfile(source.folder / "grid.safetensors", target / "grid.safetensors")
+        for split, part in held_out.items():
+            write_predictions(target, split, part.records, latest[split])
+        trained = len(encoded) * spec.epochs / journal.seconds if journal.seconds else None
+        layers = tuple(_counted(name, weights[name], m) for name, m in found.items())
+        outcome = Outcome(
+            measurements=(*journal.measured, *_results(journal.measured, task, trained)),
+            layers=layers,
+            movements=tuple(journal.movements),
+            bits=next(iter(start.grids.values())).grid.bits if start.grids else 32,
+            bits_per_weight=_compact_bits(spec, found, start),
+            device=devices.name(accelerator.device),
+            dtype="float32",
+            protocol=latest[task.evaluation_splits[0]].protocol or None,
+            examples={
+                "train": counted(full, records_),
+                **{split: counted(part.records) for split, part in held_out.items()},
+            },
+            remark=_remark(spec, training.parts),
+            notes=tuple(notes),
+        )
+        write_records(target, spec, outcome)
+        if context.keeps_model:
+            model_card.write(target, spec, outcome, given.pretrained, task)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the first process tells the others to do."""
+
+    spec: FinetuneSpec
+    task: Task
+    given: Models
+    folder: Path
+    data_dir: Path | None
+    work: Path
+    tokens: Path | None
+    resume: bool
+
+
+def lead(
+    spec: FinetuneSpec, task: Task, given: Models, context: RunContext, resume: bool
+) -> Outcome:
+    """`finetune`, in as many processes as this was started in."""
+    work = context.work
+    distributed.send(
+        _Work(spec, task, given, context.folder, context.data_dir, work, context.tokens, resume)
+    )
+    return finetune(spec, task, given, context, resume)
+
+
+def follow() -> None:
+    """Take part in what the first process does, if it does anything."""
+    # The first process is told to stop, and stops the others.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    told = distributed.receive()
+    if told is None:
+        return
+    context = RunContext(told.folder, told.data_dir, told.work, tokens=told.tokens)
+    finetune(told.spec, told.task, told.given, context, told.resume)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A model that is ready to train, and what must stay as it is."""
+
+    parameters: dict[str, Tensor]
+    constraint: Constraint
+    masks: dict[str, Mask]
+    grids: dict[str, Rounding]
+
+
+def _start(
+    spec: FinetuneSpec, model: torch.nn.Module, source: ModelSource, device: torch.device
+) -> _Start:
+    """Put weights where the regime starts them, on the device, and hold what it holds."""
+    regime = REGIMES[spec.regime]
+    one_shot = regime.needs_mask and spec.schedule == "one-shot"
+    found = _masks_for(model, source) if one_shot else {}
+    parameters = parameters_by_name(model)
+    start_({name: parameters[name] for name in found}, found, regime, spec.seed)
+    if distributed.is_sharded():
+        distributed.shard(model, device)
+        parameters = parameters_by_name(model)
+    else:
+        model.to(device)
+    if regime.holds != "grid":
+        return _Start(parameters, Constraint(parameters, found, regime), found, {})
+    stored = quantization.load(source.folder / "grid.safetensors")
+    names = match_names(model, stored)
+    grids = {there: stored[name].to(device) for name, there in names.items()}
+    return _Start(parameters, OnGrid(parameters, grids), {}, grids)
+
+
+def _teacher(
+    spec: FinetuneSpec,
+    task: Task,
+    source: ModelSource | None,
+    records: Records,
+    context: RunContext,
+    accelerator: Accelerator,
+) -> Teacher | None:
+    if source is None:
+        return None
+    scorer = scorer_for(spec, task, source, context.tokens)
+    model = scorer.load(source, new_head=False)
+    encoded = scorer.encode(records)
+    told = context.progress
+    return Teacher(model, scorer, encoded, spec, accelerator, told)
+
+
+def _extras(
+    spec: FinetuneSpec,
+    model: torch.nn.Module,
+    given: Models,
+    start: _Start,
+    teacher: Teacher | None,
+) -> Extras:
+    rounds, observe = None, None
+    if spec.schedule == "iterative":
+        chosen = plan.plan_of(spec.prune_spec(), given.start).chosen
+        names = match_names(model, chosen)
+        rounds = GradualPruning(spec, {there: chosen[name] for name, there in names.items()})
+    if spec.dynamics:
+        from_zero = bool(start.masks) and REGIMES[spec.regime].start == "zero"
+        seen = dynamics.observer(model, given.pretrained, start.masks, from_zero=from_zero)
+
+        def observe(step: int) -> list[Movement]:
+            return seen.observe(start.parameters, step)
+
+    return Extras(teacher, rounds, observe)
+
+
+def _remark(spec: FinetuneSpec, parts: int) -> str | None:
+    if parts == 1:
+        return None
+    size, times = -(-spec.batch_size // parts), spec.gradient_accumulation * parts
+    return f"out of memory: batches of {size}, {times} times accumulated"
+
+
+def _compact_bits(spec: FinetuneSpec, found: dict[str, Mask], start: _Start) -> float | None:
+    """Bits per prunable weight where zeros, or grids, are still there at the end."""
+    if grids := start.grids:
+        counts = {name: start.parameters[name].numel() for name in grids}
+        bits = sum(
+            packing.codes_bits(counts[name], x.grid, x.scales, x.zeros) for name, x in grids.items()
+        )
+        return bits / sum(counts.values())
+    if REGIMES[spec.regime].start == "zero" and REGIMES[spec.regime].holds == "small" and found:
+        bits = sum(packing.sparse_bits(mask, 32) for mask in found.values())
+        return bits / sum(mask.total for mask in found.values())
+    return None
+
+
+def _strata(records: Records, task: Task) -> tuple[float, ...]:
+    """What a subset of the training examples keeps the shares of."""
+    if task.kind in ("classification", "regression", "translation"):
+        return records.labels
+    return (0.0,) * len(records)
+
+
+def _results(
+    curve: list[Measurement], task: Task, examples_per_second: float | None
+) -> list[Measurement]:
+    """What a fine-tuning reports: the last epoch of each split, and the best of the main metric."""
+    found = []
+    for split in task.evaluation_splits:
+        own = [m for m in curve if m.split == split]
+        last = max(m.step or 0 for m in own)
+        found += [Measurement(split, m.name, m.value) for m in own if m.step == last]
+        main = [m for m in own if m.name == task.metric]
+        lower = task.metric in LOWER_IS_BETTER
+        best = min(main, key=lambda m: m.value) if lower else max(main, key=lambda m: m.value)
+        found.append(Measurement(split, f"best_{task.metric}", best.value))
+        found.append(Measurement(split, "best_epoch", main.index(best) + 1))
+    found.append(Measurement("train", "loss", [m for m in curve if m.split == "train"][-1].value))
+    if examples_per_second is not None:
+        found.append(Measurement("train", "examples_per_second", examples_per_second))
+    return found
+
+
+def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:
+    """The source's masks under the names of this model's parameters.
+
+    Raises:
+        JdnaError: the mask does not belong to this model.
+    """
+    assert source.mask is not None
+    stored = masks.load(source.mask)
+    names = match_names(model, stored)
+    parameters = parameters_by_name(model)
+    for name, there in names.items():
+        if tuple(parameters[there].shape) != stored[name].shape:
+            shape = stored[name].shape
+            raise RequestError(f"the mask of {name!r} has shape {shape}, the weight another")
+    return {there: stored[name] for name, there in names.items()}
+
+
+def _counted(name: str, weight: Tensor, mask: Mask) -> LayerSparsity:
+    """What the weight is after training, counted."""
+    return LayerSparsity(name, mask.shape, int(torch.count_nonzero(weight.detach())), mask.total)

@@ -1,0 +1,131 @@
+"""Pruning and quantization: from a spec and a model to a folder and plain numbers.
+
+Where the weights alone decide, tensors stream from file to file, one at a time. Where activations
+do, blocks are treated one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jdna_cli.files import require_space, whole
+from jdna_cli.models import model_files
+from jdna_cli.pipelines.run_files import write_records
+from jdna_cli.pruning import prunable, streaming
+from jdna_cli.pruning.changes import Change
+from jdna_cli.pruning.output import OutputFolder
+from jdna_cli.pruning.plan import PrunePlan, plan_of
+from jdna_cli.results import LayerSparsity, Outcome, Planned
+from jdna_cli.run_context import RunContext
+from jdna_cli.sparsity import (
+    masks,
+    packing,
+    quantization,
+    safetensors_io,
+)
+from jdna_cli.specs import ModelSource, PruneSpec
+
+
+def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> PrunePlan:
+    """`plan`, and whether the calibration data will do; nothing is computed.
+
+    Raises:
+        RequestError: says what is wrong.
+    """
+    found = plan_of(spec, source)
+    if spec.calibration is not None:
+        from jdna_cli.pruning import calibration
+
+        gradients = found.criterion.needs == "gradients"
+        calibration.prepare(spec, source, data_dir, gradients=gradients)
+    return found
+
+
+def plan_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> list[Planned]:
+    """Every tensor of the model's file, and why those that would not be pruned would not."""
+    found = check_prune(spec, source, data_dir)
+    reasons = prunable.reasons(source.folder, list(found.stored))
+    asked = "left out by --include or --exclude"
+    return [
+        Planned(name, entry.shape, None if name in found.chosen else reasons[name] or asked)
+        for name, entry in sorted(found.stored.items())
+    ]
+
+
+def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
+    """Write `source` with the chosen weights set to zero, or rounded; all else as it was."""
+    from jdna_cli.compute import devices
+    from jdna_cli.pipelines import model_card
+
+    context.phase("reading")
+    found = check_prune(spec, source, context.data_dir)
+    require_space(context.folder, model_files.size(found.files))
+    # What an earlier pruning took away stays away, wherever this one looks.
+    earlier = {} if source.mask is None or spec.quantize else masks.load(source.mask)
+    layers: dict[str, LayerSparsity] = {}
+    notes: list[str] = []
+    packed_bits = 0
+    with whole(context.folder) as target:
+        with OutputFolder(found, target) as folder, _beside(found, target, earlier) as beside:
+            for change in _changes(found, context, notes, folder):
+                entry = found.stored[change.name]
+                if change.quantized is not None:
+                    own = change.quantized
+                    quantization.add(beside, change.name, own)
+                    packed_bits += packing.codes_bits(entry.numel, own.grid, own.scales, own.zeros)
+                elif change.mask is not None:
+                    before = earlier.pop(change.name, None)
+                    kept = change.mask if before is None else masks.both(change.mask, before)
+                    masks.add(beside, change.name, kept)
+                    packed_bits += packing.sparse_bits(change.mask, 8 * entry.bytes_each)
+                layers[change.name] = LayerSparsity(
+                    change.name, entry.shape, change.left, entry.numel
+                )
+                folder.put(change)
+                if not found.blockwise:
+                    context.progress("prune", len(layers), len(found.chosen), "")
+            for name, mask in earlier.items():
+                masks.add(beside, name, mask)
+        model_files.copy_companions(source.folder, target)
+        computed = found.blockwise or found.criterion.calibrated
+        outcome = Outcome(
+            measurements=folder.sizes(),
+            layers=tuple(layers[name] for name in found.chosen),
+            bits=spec.quantize or 8 * min(found.stored[n].bytes_each for n in found.chosen),
+            bits_per_weight=packed_bits / sum(x.total for x in layers.values()),
+            device=devices.name(devices.accelerator("no").device) if computed else "cpu",
+            remark="; ".join(notes) or None,
+            notes=tuple(notes),
+        )
+        write_records(target, spec, outcome)
+        model_card.write(target, spec, outcome, source, None)
+    return outcome
+
+
+def _beside(
+    found: PrunePlan, target: Path, earlier: dict[str, masks.Mask]
+) -> safetensors_io.Writer:
+    """The file that tells what was done: masks, those of earlier prunings too, or grids."""
+    if found.spec.quantize is not None:
+        return quantization.writer(target / "grid.safetensors", found.chosen, found.grid)
+    shapes = {name: found.stored[name].shape for name in [*found.chosen, *earlier]}
+    return masks.writer(target / "mask.safetensors", shapes)
+
+
+def _changes(
+    found: PrunePlan, context: RunContext, notes: list[str], folder: OutputFolder
+) -> Iterator[Change]:
+    """What becomes of each chosen tensor, one after the other."""
+    spec = found.spec
+    if found.blockwise or found.criterion.calibrated:
+        from jdna_cli.pruning import blockwise
+    if found.blockwise:
+        return blockwise.changes(found, context, notes)
+    if spec.quantize is not None:
+        return streaming.rounded(found)
+    in_pieces = found.criterion.parts == "same" and not spec.packed
+    if in_pieces and spec.sparsity is not None and spec.scope == "global":
+        return streaming.masked_in_pieces(found, folder)
+    statistics = blockwise.gathered(found, context) if found.criterion.calibrated else {}
+    return streaming.masked(found, statistics)

@@ -1,0 +1,156 @@
+"""Pruning and rounding by activations: block after block, each knowing what its inputs have become.
+
+As SparseGPT (Frantar and Alistarh 2023) and Wanda (Sun et al. 2023) do: the calibration samples run
+up to a block, its matrices are settled, and the samples go on through the block as it is now. With
+`--no-sequential` they go on through the block as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from jdna_cli.compute import devices
+from jdna_cli.compute.devices import Placing
+from jdna_cli.models.parameters import match_names, parameters_by_name
+from jdna_cli.pruning import calibration
+from jdna_cli.pruning.block_walk import BlockWalker, find
+from jdna_cli.pruning.calibration import Activations, Samples
+from jdna_cli.pruning.changes import Change, score_of
+from jdna_cli.pruning.plan import PrunePlan
+from jdna_cli.run_context import RunContext
+from jdna_cli.sparsity import compensation, masks, patterns, quantization, safetensors_io
+from jdna_cli.sparsity.compensation import Target
+from jdna_cli.sparsity.criteria import Statistics
+from jdna_cli.specs import parse_pattern
+
+
+def _loaded(found: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, torch.device]:
+    """The model on the CPU, in evaluation mode, its samples, and the device to compute on."""
+    samples = calibration.prepare(
+        found.spec, found.source, context.data_dir, gradients=found.gradients
+    )
+    device = devices.accelerator("no").device
+    # A large model is held in its files' own type, as the papers do; a CPU computes in float32.
+    placing = Placing("float32" if device.type == "cpu" else "auto")
+    model = samples.load(placing)
+    model.eval()
+    return model, samples, device
+
+
+def _parameters(found: PrunePlan, model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """By name in the file: name in the model, and the parameter there."""
+    own = parameters_by_name(model)
+    names = match_names(model, found.chosen)
+    for name in found.chosen:
+        if name not in names:
+            raise calibration.unreached(name)
+    return {name: (there, own[there]) for name, there in names.items()}
+
+
+def gathered(found: PrunePlan, context: RunContext) -> dict[str, Statistics]:
+    """What the criterion is told of every chosen tensor, of the model as it is."""
+    model, samples, device = _loaded(found, context)
+    own = _parameters(found, model)
+    told = context.progress
+    if found.gradients:
+        model.to(device)
+        chosen = {name: parameter for name, (_, parameter) in own.items()}
+        return dict(calibration.gradients(model, chosen, samples, device, told))
+    names = {there: name for name, (there, _) in own.items()}
+    known: dict[str, Statistics] = {}
+    blocks = find(model, list(names))
+    for i, (block, step) in enumerate(
+        BlockWalker(model, blocks, samples.passes(model, device), device)
+    ):
+        seen = Activations(products=found.criterion.needs == "gram")
+        step.observe(seen.see, keep=True)
+        for there in block.chosen:
+            known[names[there]] = _told(found, seen, there, names[there], samples)
+        told("calibrate", i + 1, len(blocks), "")
+    return known
+
+
+def _told(
+    found: PrunePlan, seen: Activations, there: str, name: str, samples: Samples
+) -> Statistics:
+    return seen.told(there, name, found.chosen[name], found.spec.pruning_seed, samples.count)
+
+
+def changes(found: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[Change]:
+    """What becomes of each chosen tensor, block by block.
+
+    Args:
+        found: the pruning.
+        context: where data are, and who is told how far it is.
+        notes: gets what was done otherwise than usual: a damping that had to be raised.
+    """
+    model, samples, device = _loaded(found, context)
+    names = {there: name for name, (there, _) in _parameters(found, model).items()}
+    blocks = find(model, list(names))
+    products = found.spec.quantize is not None or found.criterion.needs == "gram"
+    for i, (block, step) in enumerate(
+        BlockWalker(model, blocks, samples.passes(model, device), device)
+    ):
+        seen = Activations(products=products)
+        step.observe(seen.see, keep=not found.spec.sequential)
+        for there, module in block.chosen.items():
+            name = names[there]
+            statistics = _told(found, seen, there, name, samples)
+            change = _settled(found, name, statistics, device, notes)
+            weight = module.get_parameter(there.rpartition(".")[2])
+            assert change.tensor is not None
+            weight.data.copy_(change.tensor)
+            yield change
+        context.progress("prune", i + 1, len(blocks), "")
+
+
+def _settled(
+    found: PrunePlan, name: str, statistics: Statistics, device: torch.device, notes: list[str]
+) -> Change:
+    """One tensor pruned or rounded by its statistics; its file's values are the start."""
+    spec, input_dim = found.spec, found.chosen[name]
+    weight = safetensors_io.read(found.stored[name])
+
+    def turned(tensor: Tensor) -> Tensor:
+        return tensor if input_dim == 1 else tensor.T.contiguous()
+
+    pattern = parse_pattern(spec.pattern) if spec.pattern else None
+    if spec.quantize is not None:
+        assert statistics.gram is not None
+        factor = compensation.factor(statistics.gram, name)
+        _note(notes, name, factor.damping)
+        done = quantization.compensated(turned(weight).to(device), factor, found.grid, name)
+        return Change(name, turned(done.decoded()).cpu(), None, done)
+    if found.criterion.prune_layer is not None:
+        target = Target(spec.sparsity, pattern or (0, 0))
+        pruned = found.criterion.prune_layer(turned(weight).to(device), statistics, target)
+        _note(notes, name, pruned.damping)
+        mask = masks.pack(turned(pruned.kept))
+        return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
+    score = score_of(found.criterion, weight, _on_cpu(statistics))
+    scored = [patterns.Scored(name, score, input_dim)]
+    if pattern:
+        ((_, mask),) = patterns.n_of_m(lambda: scored, *pattern)
+    else:
+        assert spec.sparsity is not None
+        ((_, mask),) = patterns.unstructured(lambda: scored, spec.sparsity, spec.scope)
+    masks.clear_(weight, mask)
+    return Change(name, weight, mask)
+
+
+def _note(notes: list[str], name: str, damping: float) -> None:
+    if damping > compensation.DAMPING:
+        notes.append(f"{name}: damping raised to {damping:g} of the mean diagonal")
+
+
+def _on_cpu(statistics: Statistics) -> Statistics:
+    norm, gram = statistics.input_norm, statistics.gram
+    return replace(
+        statistics,
+        input_norm=None if norm is None else norm.cpu(),
+        gram=None if gram is None else gram.cpu(),
+    )

@@ -1,0 +1,169 @@
+"""From what was asked of a pruning to its spec, what it rests on, and what is recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jdna_cli import specs
+from jdna_cli.errors import RequestError
+from jdna_cli.results import Planned
+from jdna_cli.runs.model_lookup import Located, locate
+from jdna_cli.runs.recording import (
+    Execution,
+    OpenWorkspace,
+    RecordedRun,
+    Request,
+    run,
+)
+from jdna_cli.sparsity import criteria
+from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
+from jdna_cli.store.ledger import NewRun, has_weights, is_packed
+from jdna_cli.store.tables import Run
+
+P = TypeVar("P", PruneSpec, FinetuneSpec)
+
+
+def spec_of(kind: type[P], values: Mapping[str, Any]) -> P:
+    """A spec that may prune, with the defaults of its criterion filled in.
+
+    Raises:
+        RequestError: a value is wrong, or the criterion is unknown.
+    """
+    asked = dict(values)
+    criterion = criteria.load(asked.get("criterion") or "magnitude")
+    if asked.get("scope") is None:
+        asked["scope"] = criterion.scope if asked.get("sparsity") is not None else "global"
+    if asked.get("sparsity") is not None and asked["scope"] == "global":
+        # Scores that compete over the whole model are all known before anything goes.
+        asked["sequential"] = True
+    spec = specs.build(kind, asked)
+    if spec.calibration is None:
+        for name in ("calibration_samples", "calibration_length", "sequential"):
+            if getattr(spec, name) != kind.model_fields[name].default:
+                raise RequestError(f"--{name.replace('_', '-')}: goes with --calibration alone")
+        if criterion.needs == "nothing" and criterion.identity is None:
+            # A seed that nothing draws from makes no other result.
+            spec = spec.model_copy(update={"pruning_seed": 0})
+    return spec
+
+
+def identities(
+    workspace: OpenWorkspace, spec: PruneSpec | FinetuneSpec, model: ModelSource
+) -> dict[str, str]:
+    """What a request that prunes rests on, by content."""
+    found = {"model": model.identity}
+    criterion = criteria.load(spec.criterion)
+    if criterion.identity is not None:
+        found["criterion"] = criterion.identity
+    if spec.calibration is not None:
+        from jdna_cli.tasks import calibration
+
+        found["calibration"] = calibration.identity(spec.calibration, workspace.data_dir)
+    return found
+
+
+@dataclass(frozen=True)
+class PruneRequest(Request):
+    """A pruning of a model that was found."""
+
+    workspace: OpenWorkspace
+    spec: PruneSpec
+    located: Located
+    fingerprint: str
+    out: Path | None = None
+
+    def is_answered_by(self, run: Run) -> bool:
+        """Whether the model is there, in the form that was asked for."""
+        folder = self.workspace.ledger.folder(run)
+        if self.workspace.lookup_only and not has_weights(folder):
+            return True  # what it measured is known, if its model is not there any more
+        return is_packed(folder) == self.spec.packed and has_weights(folder)
+
+    def prepare(self) -> Execution:
+        """Check the plan, the calibration data, and the folder."""
+        from jdna_cli.pipelines import prune
+
+        spec, located, out = self.spec, self.located, self.out
+        prune.check_prune(spec, located.source, self.workspace.data_dir)
+        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RequestError(f"--out: {out} is not empty, name a new folder")
+        of_run = {
+            **{name: located.columns[name] for name in ("model", "model_identity")},
+            "recipe": located.recipe,
+            "seed": located.columns["seed"],
+            **columns(spec, located),
+        }
+        return Execution(
+            NewRun(spec, self.fingerprint, of_run, located.number),
+            lambda context: prune.prune(spec, located.source, context),
+        )
+
+
+def resolve(
+    workspace: OpenWorkspace, values: Mapping[str, Any], out: Path | None = None
+) -> PruneRequest:
+    """The request by content: of what was asked, its model, criterion, and calibration data.
+
+    Raises:
+        RequestError: a value is wrong, or something that it names is not there.
+    """
+    spec = spec_of(PruneSpec, values)
+    located = locate(workspace, spec.model)
+    fingerprint = spec.fingerprint(identities(workspace, spec, located.source))
+    return PruneRequest(workspace, spec, located, fingerprint, out)
+
+
+def prune(
+    workspace: OpenWorkspace, values: Mapping[str, Any], out: Path | None = None
+) -> RecordedRun:
+    """Prune a model, or find that it was done."""
+    return run(resolve(workspace, values, out))
+
+
+def plan(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Planned]:
+    """What a pruning would touch, from names and shapes alone; nothing is recorded."""
+    from jdna_cli.pipelines import prune
+
+    spec = spec_of(PruneSpec, values)
+    return prune.plan_prune(spec, locate(workspace, spec.model).source, workspace.data_dir)
+
+
+def step(columns: Mapping[str, Any]) -> str:
+    """What the columns of a pruned or rounded model say was done to it, all steps, in words."""
+    words = [columns.get("quantization")]
+    if columns.get("pattern"):
+        plain = columns["pattern"] == "unstructured"
+        amount = f"{columns['sparsity']:.4g}" if plain else columns["pattern"]
+        words = [amount, columns.get("criterion"), columns.get("scope")]
+    words += [columns.get("calibration"), columns.get("prunable")]
+    return " ".join(str(word) for word in words if word)
+
+
+def columns(spec: PruneSpec | FinetuneSpec, base: Located) -> dict[str, Any]:
+    """The columns that say what was pruned, or rounded, of `base`, which may have been before."""
+    chosen = [f"+{p}" for p in spec.include] + [f"-{p}" for p in spec.exclude]
+    if before := step(base.columns):
+        chosen.append(f"after [{before}]")
+    found: dict[str, Any] = {"prunable": " ".join(chosen) or None}
+    criterion = criteria.load(spec.criterion)
+    if spec.calibration is not None:
+        name = Path(spec.calibration).stem if "." in spec.calibration else spec.calibration
+        length = f"{spec.calibration_samples} × {spec.calibration_length}"
+        dense = "" if spec.sequential else ", not sequential"
+        found["calibration"] = f"{name}, {length}{dense}"
+    if spec.calibration is not None or criterion.needs == "seed":
+        found["pruning_seed"] = spec.pruning_seed
+    if spec.quantize is not None:
+        kind = "asymmetric" if spec.asymmetric else "symmetric"
+        groups = f"group {spec.group_size}" if spec.group_size else spec.granularity
+        rounding = "" if spec.rounding == "nearest" else f", {spec.rounding}"
+        words = f"{spec.quantize} bits {kind} per {groups}{rounding}"
+        return {**found, "sparsity": 0.0, "quantization": words.replace("per group", "group")}
+    found["criterion"] = criterion.name
+    if spec.pattern:
+        n, m = specs.parse_pattern(spec.pattern)
+        return {**found, "pattern": spec.pattern, "sparsity": 1 - n / m}
+    return {**found, "pattern": "unstructured", "sparsity": spec.sparsity, "scope": spec.scope}

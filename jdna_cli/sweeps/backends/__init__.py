@@ -1,0 +1,1 @@
+"""Where cells are run: in processes here, on Ray, on Slurm."""
