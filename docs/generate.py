@@ -7,10 +7,9 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -24,10 +23,13 @@ def _text(value: object) -> str:
 
 def _values(kind: Any) -> str:
     """What may be given for a type."""
-    members = [m for m in get_args(kind) if m is not NoneType] or [kind]
+    members = (
+        [kind] if get_origin(kind) is Literal else [m for m in get_args(kind) if m is not NoneType]
+    )
+    members = members or [kind]
     first = members[0]
-    if isinstance(first, type) and issubclass(first, Enum):
-        return "\\|".join(str(member.value) for member in first)
+    if get_args(first):
+        return "\\|".join(str(value) for value in get_args(first))
     names = {float: "NUMBER", int: "NUMBER", str: "TEXT", Path: "PATH"}
     return names.get(first, "TEXT")
 
@@ -53,7 +55,8 @@ def _command(name: str, function: Callable[..., None]) -> list[str]:
     lines += ["| | default | |", "|---|---|---|"]
     hints = get_type_hints(function, include_extras=True)
     for parameter_name, parameter in inspect.signature(function).parameters.items():
-        lines.append(_row(parameter_name, parameter, hints[parameter_name]))
+        if parameter_name != "context":
+            lines.append(_row(parameter_name, parameter, hints[parameter_name]))
     return [*lines, ""]
 
 

@@ -13,7 +13,16 @@ import typer
 from typer.core import TyperGroup
 
 from jdna_cli import __version__
-from jdna_cli.cli import commands, examples, inspection, reporting, sweeping
+from jdna_cli.cli import examples
+from jdna_cli.cli.commands import db, runs, tasks
+from jdna_cli.cli.commands.demo import demo
+from jdna_cli.cli.commands.doctor import doctor
+from jdna_cli.cli.commands.evaluate import evaluate
+from jdna_cli.cli.commands.finetune import finetune
+from jdna_cli.cli.commands.interpolate import interpolate
+from jdna_cli.cli.commands.prune import prune
+from jdna_cli.cli.commands.report import report
+from jdna_cli.cli.commands.sweep import sweep
 from jdna_cli.compute import threads
 from jdna_cli.errors import JdnaError, redact
 
@@ -92,17 +101,17 @@ def _root(
         print(context.get_help())
 
 
-app.command("prune", epilog=examples.of("prune"))(commands.prune)
-app.command("finetune", epilog=examples.of("finetune"))(commands.finetune)
-app.command("eval", epilog=examples.of("eval"))(commands.evaluate)
-app.command("interpolate", epilog=examples.of("interpolate"))(commands.interpolate)
-app.command("report", epilog=examples.of("report"))(reporting.report)
-app.command("sweep", epilog=examples.of("sweep"))(sweeping.sweep)
-app.command("demo", epilog=examples.of("demo"))(commands.demo)
-app.add_typer(inspection.runs, name="runs")
-app.add_typer(inspection.tasks, name="tasks")
-app.add_typer(inspection.db, name="db")
-app.command("doctor", epilog=examples.of("doctor"))(inspection.doctor)
+app.command("prune", epilog=examples.of("prune"))(prune)
+app.command("finetune", epilog=examples.of("finetune"))(finetune)
+app.command("eval", epilog=examples.of("eval"))(evaluate)
+app.command("interpolate", epilog=examples.of("interpolate"))(interpolate)
+app.command("report", epilog=examples.of("report"))(report)
+app.command("sweep", epilog=examples.of("sweep"))(sweep)
+app.command("demo", epilog=examples.of("demo"))(demo)
+app.add_typer(runs.runs, name="runs")
+app.add_typer(tasks.tasks, name="tasks")
+app.add_typer(db.db, name="db")
+app.command("doctor", epilog=examples.of("doctor"))(doctor)
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from jdna_cli.cli import reporting
-from jdna_cli.cli.showing import as_json as done_as_json
+from jdna_cli.cli import report_output
+from jdna_cli.cli.run_output import as_json as done_as_json
 from jdna_cli.cli.sweep_progress import SweepProgress
 from jdna_cli.compute import precision
 from jdna_cli.console import say
@@ -95,7 +95,7 @@ def run(workspace: OpenWorkspace, url: str, db: str | None, json_asked: bool) ->
     from jdna_cli.reports.query import source_of
 
     source = source_of(url, home)
-    text = reporting.write("drop", source, reporting.Targets(plot=plot))
+    text = report_output.write("drop", source, report_output.Targets(plot=plot))
     if json_asked:
         measured = [cell for cell in plan.cells if cell.kind == "finetune"]
         runs = [done_as_json(_done(workspace, cell, plan, state)) for cell in measured]

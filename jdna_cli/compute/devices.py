@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from jdna_cli.compute import distributed
+from jdna_cli.compute import distributed, processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,9 +64,9 @@ def name(device: torch.device) -> str:
         one = torch.cuda.get_device_name(device)
     else:
         one = f"{device.type} ({torch.get_num_threads()} threads)"
-    if distributed.size() == 1:
+    if processes.size() == 1:
         return one
-    return f"{distributed.size()} × {one}{', FSDP' if distributed.is_sharded() else ''}"
+    return f"{processes.size()} × {one}{', FSDP' if distributed.is_sharded() else ''}"
 
 
 def weights_of(model: nn.Module) -> dict[str, Any]:

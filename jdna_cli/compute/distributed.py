@@ -10,32 +10,18 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jdna_cli.compute import precision
+from jdna_cli.compute.processes import is_first, rank, size
 
 PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
 
 _sent = False
-
-
-def size() -> int:
-    """Number of processes of this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_first() -> bool:
-    """Whether this process decides and records."""
-    return rank() == 0
 
 
 def is_sharded() -> bool:
@@ -80,14 +66,24 @@ def receive() -> Any:
     return told[0]
 
 
-@contextlib.contextmanager
-def main_process_leads() -> Iterator[None]:
-    """While the first process decides: if it ends without a word, the others are let go."""
+def together(lead: Callable[[], None], follow: Callable[[], None]) -> None:
+    """Let the first process lead; if it ends without a word, the others are let go.
+
+    Args:
+        lead: what the first process does; it may `send` work.
+        follow: what the others do, of what they `receive`.
+    """
     try:
-        yield
+        if is_first():
+            try:
+                lead()
+            finally:
+                if not _sent:
+                    send(None)
+        else:
+            follow()
     finally:
-        if size() > 1 and not _sent:
-            send(None)
+        shutdown()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from jdna_cli.compute import devices, distributed
+from jdna_cli.compute import devices, distributed, processes
 from jdna_cli.errors import RequestError
 from jdna_cli.files import require_space, whole
 from jdna_cli.models import model_files
@@ -78,7 +78,7 @@ def finetune(
     encoded = scorer.encode(records_)
     held_out = {s: prepare(scorer, s, context.data_dir) for s in task.evaluation_splits}
     files = model_files.weight_files(source.folder)
-    if distributed.is_first():
+    if processes.is_first():
         require_space(context.folder, model_files.size(files) * (8 if spec.checkpoint_every else 2))
 
     now("loading the model")
@@ -89,8 +89,8 @@ def finetune(
         model = scorer.load(source, new_head=True, seed=spec.seed)
         start = _start(spec, model, source, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
-    if distributed.size() > 1:
-        torch.manual_seed(spec.seed + distributed.rank())  # of dropout
+    if processes.size() > 1:
+        torch.manual_seed(spec.seed + processes.rank())  # of dropout
     training = Training(model, encoded, scorer, spec, start.constraint, accelerator, extras)
     notes: list[str] = []
     if resume:
@@ -116,8 +116,8 @@ def finetune(
     journal = training.run(context, epoch_end)
     trained_model = accelerator.unwrap_model(training.model)
     state = trained_model.state_dict(keep_vars=True)
-    weights = shards.gathered(state, keep=distributed.is_first())
-    if not distributed.is_first():
+    weights = shards.gathered(state, keep=processes.is_first())
+    if not processes.is_first():
         return Outcome()
     found = training.kept if spec.schedule == "iterative" else start.masks
     now("writing")

@@ -217,6 +217,13 @@ def names() -> list[str]:
     )
 
 
+def on_model(experiment: Experiment, model: str) -> Experiment:
+    """The experiment on one model in place of its own."""
+    axes = {name: values for name, values in experiment.axes.items() if name != "model"}
+    fixed = {**experiment.fixed, "model": model}
+    return experiment.model_copy(update={"fixed": fixed, "axes": axes})
+
+
 def find(name: str) -> Experiment:
     """The experiment of a name, or of a file.
 

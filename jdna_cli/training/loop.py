@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from jdna_cli.compute import distributed
+from jdna_cli.compute import distributed, processes
 from jdna_cli.errors import InterruptedRunError, JdnaError, NotFiniteError
 from jdna_cli.results import Measurement, Movement
 from jdna_cli.run_context import RunContext
@@ -220,12 +220,12 @@ class Training:
                     own = distributed.share(part)
                     weight = self._scorer.weight(self._encoded, own) if own else 0
                     # Gradients are means over processes; one without examples adds nothing.
-                    loss = self._loss(own or part[:1]) * (weight * distributed.size() / whole)
+                    loss = self._loss(own or part[:1]) * (weight * processes.size() / whole)
                     self._accelerator.backward(loss)
                     total += loss.detach()
                 return total
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or distributed.size() > 1:
+                if not _is_out_of_memory(error) or processes.size() > 1:
                     raise
                 if self.parts >= self._spec.batch_size:
                     raise JdnaError(
@@ -284,8 +284,8 @@ class Training:
             for key, value in self._optimizer.state[parameter].items():
                 own[f"optimizer.{name}.{key}"] = value
         if distributed.is_sharded():
-            own = shards.gathered(own, keep=distributed.is_first())
-        if not distributed.is_first():
+            own = shards.gathered(own, keep=processes.is_first())
+        if not processes.is_first():
             return
         tensors |= {name: tensor.detach() for name, tensor in own.items()}
         tensors |= {f"held.{name}": tensor for name, tensor in self._constraint.state().items()}

@@ -5,18 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jdna_cli.cli import completing
-from jdna_cli.cli import options as o
+from jdna_cli.cli import completing, report_output
+from jdna_cli.cli.options import common
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    from jdna_cli.reports.query import Source
+    pass
 
 _WHICH = "Which runs"
 
@@ -33,16 +32,6 @@ def _some(what: str, metavar: str, completed: Any = None) -> Any:
         metavar=metavar, help=f"{what}; again for more.", rich_help_panel=_WHICH,
         show_default=False, autocompletion=completed,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Where a report goes besides standard output."""
-
-    form: o.Format = o.Format.TABLE
-    plot: Path | None = None
-    html: Path | None = None
-    wrapped: bool = False  # one JSON object about it all
 
 
 # Shared by all reports: which runs.
@@ -93,8 +82,8 @@ def report(
     tolerance: Annotated[
         str, typer.Option(help="verdict, advise: drop that still counts as none, as 1% or 0.01.")
     ] = "1%",
-    output: Annotated[o.Format, typer.Option("--format", help="How to write it.")] = o.Format.TABLE,
-    plot: o.Plot = None,
+    output: Annotated[common.Format, typer.Option("--format", help="How to write it.")] = "table",
+    plot: common.Plot = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write everything as one page that needs no network, to this file."),
@@ -106,13 +95,13 @@ def report(
             help="Hand the runs over to tensorboard, mlflow, or wandb (optional extras).",
         ),
     ] = None,
-    home: o.Home = o.DEFAULT_HOME,
-    db: o.Db = None,
-    as_json: o.Json = False,
+    home: common.Home = common.DEFAULT_HOME,
+    db: common.Db = None,
+    as_json: common.Json = False,
 ) -> None:
     """What the recorded runs say. By default: performance drop by task difficulty and sparsity."""
     from jdna_cli import reports
-    from jdna_cli.cli.inspection import url_of
+    from jdna_cli.cli.opening import url_of
     from jdna_cli.reports.query import Filters, source_of
     from jdna_cli.reports.rendering import plots
 
@@ -145,8 +134,8 @@ def report(
         told = {"exported": count, "to": place}
         print(json.dumps(told) if as_json else f"{count} runs exported to {place}")
         return
-    targets = Targets(o.Format.JSON if as_json else output, plot, html, as_json)
-    print(write(name, source, targets), end="")
+    targets = report_output.Targets("json" if as_json else output, plot, html, as_json)
+    print(report_output.write(name, source, targets), end="")
 
 
 def _listed(*, as_json: bool) -> str:
@@ -186,44 +175,3 @@ def _check_page(path: Path) -> None:
         raise RequestError(f"--html: there is no folder {path.absolute().parent}")
     if path.is_dir():
         raise RequestError(f"--html: {path} is a folder")
-
-
-def write(name: str, source: Source, targets: Targets) -> str:
-    """A report as text; its figure and page go to their files.
-
-    Raises:
-        RequestError: no such report, or nothing in the database that it is about.
-    """
-    from jdna_cli import reports
-    from jdna_cli.reports import cells
-    from jdna_cli.reports.query import nothing
-    from jdna_cli.reports.rendering import plots, tables
-
-    chosen = reports.load(name)
-    rows = chosen.rows(source)
-    if not rows and source.filters.given:
-        raise nothing(source, chosen.EMPTY)
-    if targets.plot is not None:
-        plots.draw(chosen.figure(rows), targets.plot)
-    if targets.html is not None:
-        from jdna_cli.reports import page
-
-        page.write(targets.html, name, source)
-    files = {"plot": targets.plot, "html": targets.html}
-    if targets.form in (o.Format.JSON, o.Format.CSV):
-        public = [cells.public(row) for row in rows]
-        if targets.wrapped:
-            told = {kind: str(path) if path else None for kind, path in files.items()}
-            found = {"report": name, "rows": public, **told}
-            return json.dumps(found, allow_nan=False, default=str) + "\n"
-        if targets.form is o.Format.JSON:
-            return json.dumps(public, allow_nan=False, default=str) + "\n"
-        columns = list(public[0]) if public else ["task"]
-        return tables.records_as_csv(columns, [[row[c] for c in columns] for row in public])
-    sections = chosen.sections(rows)
-    if not sections:
-        raise nothing(source, chosen.EMPTY) if not rows else RequestError(chosen.EMPTY)
-    text = tables.sections_as_text(sections, targets.form.value)
-    if targets.form is o.Format.TABLE:
-        text += "".join(f"{kind}: {path}\n" for kind, path in files.items() if path)
-    return text

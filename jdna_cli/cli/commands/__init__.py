@@ -1,0 +1,1 @@
+"""The commands of `jdna`, one file each."""

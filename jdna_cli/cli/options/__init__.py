@@ -1,0 +1,1 @@
+"""Every option, once: name, help, unit. Ranges and defaults are those of the specs."""
