@@ -13,7 +13,7 @@ import pytest
 from jdna_cli.store.ledger import Ledger
 from jdna_cli.sweeps import cells, experiment, run_cell
 from jdna_cli.sweeps.backends import remote
-from tests.test_sweeps import rows, write
+from tests.sweeps.test_sweeps import rows, write
 
 LINE = """
 [[levels]]

@@ -17,7 +17,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.sweeps import cells, experiment
 from jdna_cli.sweeps.backends import local
 from tests.conftest import QUICK
-from tests.test_finetune import bits, quiet, spec_for, training_for
+from tests.pipelines.test_finetune import bits, quiet, spec_for, training_for
 
 RECIPE = """
 task = "living"

@@ -33,7 +33,7 @@ def toy_data(tmp_path_factory):
 
 
 # Of those built alike, one goes through every kind of task, the others through what tells them
-# apart; tests/test_company.py has every family with every kind.
+# apart; tests/scoring/test_batch_invariance.py has every family with every kind.
 LIKE_ANOTHER = {
     "roberta": ("classification", "arithmetic"),
     "mistral": ("classification", "multiple-choice"),

@@ -19,7 +19,7 @@ from jdna_cli.reports.query import Filters, source_of
 from jdna_cli.reports.rendering import plots
 from jdna_cli.store import reading
 from tests.conftest import run_jdna
-from tests.test_ways import SMALL
+from tests.pipelines.test_variants import SMALL
 
 
 class Measured:

@@ -14,7 +14,7 @@ from jdna_cli import reports
 from jdna_cli.cli import completing
 from jdna_cli.cli.app import app
 from tests.conftest import run_jdna
-from tests.test_reports import home, measured  # noqa: F401
+from tests.reports.test_reports import home, measured  # noqa: F401
 
 WIDTH = 80
 

@@ -77,7 +77,7 @@ def on_slow_cpu(home, *commands):
     asked = [[*map(str, words), "--home", str(home)] for words in commands]
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL], input=json.dumps(asked), text=True, check=True,
-        capture_output=True, env={**os.environ, **SLOW}, cwd=Path(__file__).parents[1],
+        capture_output=True, env={**os.environ, **SLOW}, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
     assert [one["code"] for one in found] == [0] * len(found), found

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from jdna_cli.cli.commands import evaluate, finetune, interpolate, prune
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, PruneSpec
 from tests.conftest import QUICK
-from tests.test_tasks import GOOD, write
+from tests.tasks.test_tasks import GOOD, write
 
 LEARN = ("--task", "sst2", "--epochs", 6, "--lr", 2e-3)
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "matplotlib")
