@@ -1,4 +1,4 @@
-"""Every family of models on every kind of task that fits it, through all five commands."""
+"""Every family of models, and every kind of task on every form of them, through all commands."""
 
 import json
 import shutil
@@ -32,20 +32,31 @@ def toy_data(tmp_path_factory):
     return toys.write(tmp_path_factory.mktemp("toys") / "data", train=144)
 
 
-# Of those built alike, one goes through every kind of task, the others through what tells them
-# apart; tests/scoring/test_batch_invariance.py has every family with every kind.
-LIKE_ANOTHER = {
+# Each kind of task on each form of model, and each family through what tells it apart;
+# tests/scoring/test_batch_invariance.py has every family with every kind.
+KINDS_OF = {
+    "bert": ("classification", "regression", "multiple-choice", "arithmetic"),
     "roberta": ("classification", "arithmetic"),
+    "deberta": ("classification", "multiple-choice"),
+    "gpt2": ("classification", "regression", "language-modelling"),
+    "llama": ("multiple-choice", "arithmetic", "question-answering", "translation"),
     "mistral": ("classification", "multiple-choice"),
     "qwen": ("classification", "translation"),
+    "t5": ("classification", "arithmetic", "question-answering"),
+    "bart": ("regression", "multiple-choice", "translation"),
     "mbart": ("classification", "translation"),
 }
 
 
+def test_each_kind_is_tried_on_each_form_of_model():
+    tried = {(kind, toys.form(family)) for family, kinds in KINDS_OF.items() for kind in kinds}
+    assert set(KINDS_OF) == set(toys.FAMILIES)
+    assert tried == {(kind, form) for form, kinds in FITTING.items() for kind in kinds}
+
+
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [(family, kind) for family in toys.FAMILIES
-     for kind in LIKE_ANOTHER.get(family, FITTING[toys.form(family)])],
+    [(family, kind) for family, kinds in KINDS_OF.items() for kind in kinds],
 )  # fmt: skip
 def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kind):
     task = lookup.get(toys.KINDS[kind])

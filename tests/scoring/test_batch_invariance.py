@@ -25,10 +25,11 @@ KINDS = ("classification", "regression", "multiple-choice", "arithmetic", "quest
 PADDINGS = [("own", "left"), ("none", "right"), ("end", "right"), ("stranger", "right")]
 CASES = [
     (family, kind, padding, side)
-    for family in toys.FAMILIES
-    for kind in KINDS
-    for padding, side in PADDINGS
-    if (kind != "question-answering" or toys.form(family) != "encoder")
+    for i, family in enumerate(toys.FAMILIES)
+    for j, kind in enumerate(KINDS)
+    for n, (padding, side) in enumerate(PADDINGS)
+    if (i + j + n) % 2 == 0  # each pairing of two of the three, half of all
+    and (kind != "question-answering" or toys.form(family) != "encoder")
     # What the configuration says of padding is read by decoders' heads alone.
     and (padding != "stranger" or toys.form(family) == "decoder")
 ]
