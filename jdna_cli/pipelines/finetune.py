@@ -23,8 +23,8 @@ from jdna_cli.pipelines.run_files import write_predictions, write_records
 from jdna_cli.pruning import plan
 from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome
 from jdna_cli.run_context import RunContext
-from jdna_cli.scoring.scorer import EvalContext, EvalResult
-from jdna_cli.scoring.setup import counted, examples, prepare, scorer_for
+from jdna_cli.scoring.scorer import EvalContext, EvalResult, Scorer
+from jdna_cli.scoring.setup import Prepared, counted, examples, prepare, scorer_for
 from jdna_cli.sparsity import masks, packing, quantization, shards
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.quantization import Rounding
@@ -37,7 +37,7 @@ from jdna_cli.tasks.task import Task
 from jdna_cli.training import checkpoints, dynamics
 from jdna_cli.training.distillation import Teacher
 from jdna_cli.training.gradual_pruning import GradualPruning
-from jdna_cli.training.loop import Extras, Training
+from jdna_cli.training.loop import EpochEnd, Extras, Training
 
 
 @dataclass(frozen=True)
@@ -61,51 +61,114 @@ def finetune(
         context: data and target folder; checkpoints go to its work folder.
         resume: go on from the newest whole checkpoint there, if there is one.
     """
-    source = given.start
-    now = context.phase
-    now("reading the data")
-    scorer = scorer_for(spec, task, source, context.tokens)
-    full = examples(task, "train", scorer.conditions, context.data_dir)
-    chosen = training_subset(
-        _strata(full, task),
-        task.kind != "regression",
-        spec.data_fraction,
-        spec.max_train_samples,
-        spec.seed,
-    )
-    records_ = full.chosen(chosen)
-    now("tokenizing")
-    encoded = scorer.encode(records_)
-    held_out = {s: prepare(scorer, s, context.data_dir) for s in task.evaluation_splits}
-    files = model_files.weight_files(source.folder)
+    scorer = scorer_for(spec, task, given.start, context.tokens)
+    data = _read(spec, task, scorer, context)
+    files = model_files.weight_files(given.start.folder)
     if processes.is_first():
         require_space(context.folder, model_files.size(files) * (8 if spec.checkpoint_every else 2))
 
-    now("loading the model")
+    context.phase("loading the model")
     accelerator = devices.accelerator(spec.mixed_precision)
-    teacher = _teacher(spec, task, given.teacher, records_, context, accelerator)
+    teacher = _teacher(spec, task, given.teacher, data.used, context, accelerator)
     set_seed(spec.seed)
     with distributed.one_process_at_a_time():
-        model = scorer.load(source, new_head=True, seed=spec.seed)
-        start = _start(spec, model, source, accelerator.device)
+        model = scorer.load(given.start, new_head=True, seed=spec.seed)
+        start = _start(spec, model, given.start, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
     if processes.size() > 1:
         torch.manual_seed(spec.seed + processes.rank())  # of dropout
-    training = Training(model, encoded, scorer, spec, start.constraint, accelerator, extras)
+    training = Training(model, data.encoded, scorer, spec, start.constraint, accelerator, extras)
     notes: list[str] = []
     if resume:
         checkpoint, notes = checkpoints.newest(context.work)
         if checkpoint:
             training.resume(checkpoint)
             notes.append(f"resumed at step {checkpoint.step} of {training.total}")
-
     latest: dict[str, EvalResult] = {}
+    journal = training.run(context, _measure_after_epochs(training, scorer, data, spec, latest))
+    trained = accelerator.unwrap_model(training.model)
+    weights = shards.gathered(trained.state_dict(keep_vars=True), keep=processes.is_first())
+    if not processes.is_first():
+        return Outcome()
+    context.phase("writing")
+    kept = training.kept if spec.schedule == "iterative" else start.masks
+    speed = len(data.used) * spec.epochs / journal.seconds if journal.seconds else None
+    outcome = Outcome(
+        measurements=(*journal.measured, *_results(journal.measured, task, speed)),
+        layers=tuple(_counted(name, weights[name], mask) for name, mask in kept.items()),
+        movements=tuple(journal.movements),
+        bits=next(iter(start.grids.values())).grid.bits if start.grids else 32,
+        bits_per_weight=_compact_bits(spec, kept, start),
+        device=devices.name(accelerator.device),
+        dtype="float32",
+        protocol=latest[task.evaluation_splits[0]].protocol or None,
+        examples=data.counts,
+        remark=_remark(spec, training.parts),
+        notes=tuple(notes),
+    )
+    with whole(context.folder) as target:
+        saved = weights if context.keeps_model else None
+        model_files.save(trained, scorer.tokens.tokenizer, target, saved)
+        if kept:
+            masks.save(kept, target / "mask.safetensors")
+        if start.grids:
+            shutil.copyfile(given.start.folder / "grid.safetensors", target / "grid.safetensors")
+        for split, part in data.held_out.items():
+            write_predictions(target, split, part.records, latest[split])
+        write_records(target, spec, outcome)
+        if context.keeps_model:
+            model_card.write(target, spec, outcome, given.pretrained, task)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Examples to train on, and to measure on after each epoch."""
+
+    read: Records  # all of the training split
+    used: Records
+    encoded: Any
+    held_out: dict[str, Prepared]
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many examples there are of each split, and how many of them are used."""
+        held_out = {split: counted(part.records) for split, part in self.held_out.items()}
+        return {"train": counted(self.read, self.used), **held_out}
+
+
+def _read(spec: FinetuneSpec, task: Task, scorer: Scorer, context: RunContext) -> _Data:
+    context.phase("reading the data")
+    read = examples(task, "train", scorer.conditions, context.data_dir)
+    chosen = training_subset(
+        _strata(read, task),
+        task.kind != "regression",
+        spec.data_fraction,
+        spec.max_train_samples,
+        spec.seed,
+    )
+    used = read.chosen(chosen)
+    context.phase("tokenizing")
+    encoded = scorer.encode(used)
+    held_out = {s: prepare(scorer, s, context.data_dir) for s in task.evaluation_splits}
+    return _Data(read, used, encoded, held_out)
+
+
+def _measure_after_epochs(
+    training: Training,
+    scorer: Scorer,
+    data: _Data,
+    spec: FinetuneSpec,
+    latest: dict[str, EvalResult],
+) -> EpochEnd:
+    """What a training calls after each epoch; each split's newest result goes into `latest`."""
 
     def epoch_end(epoch: int, step: int) -> list[Measurement]:
         measured: list[Measurement] = []
         if not distributed.measures():
             return measured
-        for split, part in held_out.items():
+        for split, part in data.held_out.items():
+            accelerator = training.accelerator
             measuring = EvalContext(spec.eval_batch_size, accelerator, step=step)
             alone = accelerator.unwrap_model(training.model)
             latest[split] = scorer.measure(alone, part.encoded, measuring)
@@ -113,45 +176,7 @@ def finetune(
             measured += [Measurement(split, name, value, step) for name, value in numbers.items()]
         return measured
 
-    journal = training.run(context, epoch_end)
-    trained_model = accelerator.unwrap_model(training.model)
-    state = trained_model.state_dict(keep_vars=True)
-    weights = shards.gathered(state, keep=processes.is_first())
-    if not processes.is_first():
-        return Outcome()
-    found = training.kept if spec.schedule == "iterative" else start.masks
-    now("writing")
-    with whole(context.folder) as target:
-        kept = weights if context.keeps_model else None
-        model_files.save(trained_model, scorer.tokens.tokenizer, target, kept)
-        if found:
-            masks.save(found, target / "mask.safetensors")
-        if start.grids:
-            shutil.copyfile(source.folder / "grid.safetensors", target / "grid.safetensors")
-        for split, part in held_out.items():
-            write_predictions(target, split, part.records, latest[split])
-        trained = len(encoded) * spec.epochs / journal.seconds if journal.seconds else None
-        layers = tuple(_counted(name, weights[name], m) for name, m in found.items())
-        outcome = Outcome(
-            measurements=(*journal.measured, *_results(journal.measured, task, trained)),
-            layers=layers,
-            movements=tuple(journal.movements),
-            bits=next(iter(start.grids.values())).grid.bits if start.grids else 32,
-            bits_per_weight=_compact_bits(spec, found, start),
-            device=devices.name(accelerator.device),
-            dtype="float32",
-            protocol=latest[task.evaluation_splits[0]].protocol or None,
-            examples={
-                "train": counted(full, records_),
-                **{split: counted(part.records) for split, part in held_out.items()},
-            },
-            remark=_remark(spec, training.parts),
-            notes=tuple(notes),
-        )
-        write_records(target, spec, outcome)
-        if context.keeps_model:
-            model_card.write(target, spec, outcome, given.pretrained, task)
-    return outcome
+    return epoch_end
 
 
 @dataclass(frozen=True)
@@ -269,7 +294,9 @@ def _remark(spec: FinetuneSpec, parts: int) -> str | None:
     return f"out of memory: batches of {size}, {times} times accumulated"
 
 
-def _compact_bits(spec: FinetuneSpec, found: dict[str, Mask], start: _Start) -> float | None:
+def _compact_bits(
+    spec: FinetuneSpec, masks_by_name: dict[str, Mask], start: _Start
+) -> float | None:
     """Bits per prunable weight where zeros, or grids, are still there at the end."""
     if grids := start.grids:
         counts = {name: start.parameters[name].numel() for name in grids}
@@ -277,9 +304,13 @@ def _compact_bits(spec: FinetuneSpec, found: dict[str, Mask], start: _Start) -> 
             packing.codes_bits(counts[name], x.grid, x.scales, x.zeros) for name, x in grids.items()
         )
         return bits / sum(counts.values())
-    if REGIMES[spec.regime].start == "zero" and REGIMES[spec.regime].holds == "small" and found:
-        bits = sum(packing.sparse_bits(mask, 32) for mask in found.values())
-        return bits / sum(mask.total for mask in found.values())
+    if (
+        REGIMES[spec.regime].start == "zero"
+        and REGIMES[spec.regime].holds == "small"
+        and masks_by_name
+    ):
+        bits = sum(packing.sparse_bits(mask, 32) for mask in masks_by_name.values())
+        return bits / sum(mask.total for mask in masks_by_name.values())
     return None
 
 

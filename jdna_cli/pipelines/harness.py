@@ -93,7 +93,7 @@ def check(spec: HarnessSpec, source: ModelSource) -> None:
 
 
 def evaluate(
-    spec: HarnessSpec, found: HarnessTasks, source: ModelSource, context: RunContext
+    spec: HarnessSpec, tasks: HarnessTasks, source: ModelSource, context: RunContext
 ) -> Outcome:
     """Measure `source` on the harness's tasks; each task's name stands where the split would."""
     import lm_eval
@@ -114,7 +114,7 @@ def evaluate(
                 max_length=spec.max_length,
                 backend="seq2seq" if form == forms.ENCODER_DECODER else "causal",
             ),
-            tasks=list(found.names),
+            tasks=list(tasks.names),
             num_fewshot=spec.shots,
             limit=spec.limit,
             bootstrap_iters=0,
@@ -124,7 +124,7 @@ def evaluate(
             numpy_random_seed=spec.seed,
             torch_random_seed=spec.seed,
             fewshot_random_seed=spec.seed,
-            task_manager=found.manager,
+            task_manager=tasks.manager,
             log_samples=True,
         )
     measured = []
@@ -134,7 +134,7 @@ def evaluate(
             if isinstance(value, int | float) and not isinstance(value, bool) and variant:
                 told = name if variant == "none" else f"{name}_{variant}"
                 measured.append(Measurement(task, told, float(value)))
-    order = {name: place for place, name in enumerate(found.names)}
+    order = {name: place for place, name in enumerate(tasks.names)}
     measured.sort(key=lambda m: order.get(m.split, len(order)))
     versions = " ".join(f"{name} v{version}" for name, version in results["versions"].items())
     outcome = Outcome(

@@ -31,7 +31,7 @@ def interpolate(
     device = accelerator.device
     model = scorer.load(first, new_head=False)
     other = at_the_end.load(second, new_head=False)
-    if scorer.numbering != at_the_end.numbering:
+    if scorer.output_order != at_the_end.output_order:
         raise RequestError(f"{first.name} and {second.name} number the labels differently")
     # On the way every tensor of the model moves, so the ends are kept apart from it.
     a = {name: tensor.clone().to(device) for name, tensor in _tensors(model).items()}

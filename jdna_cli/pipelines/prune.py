@@ -103,29 +103,27 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
     return outcome
 
 
-def _beside(
-    found: PrunePlan, target: Path, earlier: dict[str, masks.Mask]
-) -> safetensors_io.Writer:
+def _beside(plan: PrunePlan, target: Path, earlier: dict[str, masks.Mask]) -> safetensors_io.Writer:
     """The file that tells what was done: masks, those of earlier prunings too, or grids."""
-    if found.spec.quantize is not None:
-        return quantization.writer(target / "grid.safetensors", found.chosen, found.grid)
-    shapes = {name: found.stored[name].shape for name in [*found.chosen, *earlier]}
+    if plan.spec.quantize is not None:
+        return quantization.writer(target / "grid.safetensors", plan.chosen, plan.grid)
+    shapes = {name: plan.stored[name].shape for name in [*plan.chosen, *earlier]}
     return masks.writer(target / "mask.safetensors", shapes)
 
 
 def _changes(
-    found: PrunePlan, context: RunContext, notes: list[str], folder: OutputFolder
+    plan: PrunePlan, context: RunContext, notes: list[str], folder: OutputFolder
 ) -> Iterator[Change]:
     """What becomes of each chosen tensor, one after the other."""
-    spec = found.spec
-    if found.blockwise or found.criterion.calibrated:
+    spec = plan.spec
+    if plan.blockwise or plan.criterion.calibrated:
         from jdna_cli.pruning import blockwise
-    if found.blockwise:
-        return blockwise.changes(found, context, notes)
+    if plan.blockwise:
+        return blockwise.changes(plan, context, notes)
     if spec.quantize is not None:
-        return streaming.rounded(found)
-    in_pieces = found.criterion.parts == "same" and not spec.packed
+        return streaming.rounded(plan)
+    in_pieces = plan.criterion.parts == "same" and not spec.packed
     if in_pieces and spec.sparsity is not None and spec.scope == "global":
-        return streaming.masked_in_pieces(found, folder)
-    statistics = blockwise.gathered(found, context) if found.criterion.calibrated else {}
-    return streaming.masked(found, statistics)
+        return streaming.masked_in_pieces(plan, folder)
+    statistics = blockwise.gathered(plan, context) if plan.criterion.calibrated else {}
+    return streaming.masked(plan, statistics)

@@ -28,10 +28,10 @@ from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import parse_pattern
 
 
-def _loaded(found: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, torch.device]:
+def _loaded(plan: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, torch.device]:
     """The model on the CPU, in evaluation mode, its samples, and the device to compute on."""
     samples = calibration.prepare(
-        found.spec, found.source, context.data_dir, gradients=found.gradients
+        plan.spec, plan.source, context.data_dir, gradients=plan.gradients
     )
     device = devices.accelerator("no").device
     # A large model is held in its files' own type, as the papers do; a CPU computes in float32.
@@ -41,22 +41,22 @@ def _loaded(found: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, 
     return model, samples, device
 
 
-def _parameters(found: PrunePlan, model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+def _parameters(plan: PrunePlan, model: nn.Module) -> dict[str, tuple[str, Tensor]]:
     """By name in the file: name in the model, and the parameter there."""
     own = parameters_by_name(model)
-    names = match_names(model, found.chosen)
-    for name in found.chosen:
+    names = match_names(model, plan.chosen)
+    for name in plan.chosen:
         if name not in names:
             raise calibration.unreached(name)
     return {name: (there, own[there]) for name, there in names.items()}
 
 
-def gathered(found: PrunePlan, context: RunContext) -> dict[str, Statistics]:
+def gathered(plan: PrunePlan, context: RunContext) -> dict[str, Statistics]:
     """What the criterion is told of every chosen tensor, of the model as it is."""
-    model, samples, device = _loaded(found, context)
-    own = _parameters(found, model)
+    model, samples, device = _loaded(plan, context)
+    own = _parameters(plan, model)
     told = context.progress
-    if found.gradients:
+    if plan.gradients:
         model.to(device)
         chosen = {name: parameter for name, (_, parameter) in own.items()}
         return dict(calibration.gradients(model, chosen, samples, device, told))
@@ -66,41 +66,41 @@ def gathered(found: PrunePlan, context: RunContext) -> dict[str, Statistics]:
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
     ):
-        seen = Activations(products=found.criterion.needs == "gram")
+        seen = Activations(products=plan.criterion.needs == "gram")
         step.observe(seen.see, keep=True)
         for there in block.chosen:
-            known[names[there]] = _told(found, seen, there, names[there], samples)
+            known[names[there]] = _told(plan, seen, there, names[there], samples)
         told("calibrate", i + 1, len(blocks), "")
     return known
 
 
 def _told(
-    found: PrunePlan, seen: Activations, there: str, name: str, samples: Samples
+    plan: PrunePlan, seen: Activations, there: str, name: str, samples: Samples
 ) -> Statistics:
-    return seen.told(there, name, found.chosen[name], found.spec.pruning_seed, samples.count)
+    return seen.told(there, name, plan.chosen[name], plan.spec.pruning_seed, samples.count)
 
 
-def changes(found: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[Change]:
+def changes(plan: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[Change]:
     """What becomes of each chosen tensor, block by block.
 
     Args:
-        found: the pruning.
+        plan: the pruning.
         context: where data are, and who is told how far it is.
         notes: gets what was done otherwise than usual: a damping that had to be raised.
     """
-    model, samples, device = _loaded(found, context)
-    names = {there: name for name, (there, _) in _parameters(found, model).items()}
+    model, samples, device = _loaded(plan, context)
+    names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
-    products = found.spec.quantize is not None or found.criterion.needs == "gram"
+    products = plan.spec.quantize is not None or plan.criterion.needs == "gram"
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
     ):
         seen = Activations(products=products)
-        step.observe(seen.see, keep=not found.spec.sequential)
+        step.observe(seen.see, keep=not plan.spec.sequential)
         for there, module in block.chosen.items():
             name = names[there]
-            statistics = _told(found, seen, there, name, samples)
-            change = _settled(found, name, statistics, device, notes)
+            statistics = _told(plan, seen, there, name, samples)
+            change = _settled(plan, name, statistics, device, notes)
             weight = module.get_parameter(there.rpartition(".")[2])
             assert change.tensor is not None
             weight.data.copy_(change.tensor)
@@ -109,11 +109,11 @@ def changes(found: PrunePlan, context: RunContext, notes: list[str]) -> Iterator
 
 
 def _settled(
-    found: PrunePlan, name: str, statistics: Statistics, device: torch.device, notes: list[str]
+    plan: PrunePlan, name: str, statistics: Statistics, device: torch.device, notes: list[str]
 ) -> Change:
     """One tensor pruned or rounded by its statistics; its file's values are the start."""
-    spec, input_dim = found.spec, found.chosen[name]
-    weight = safetensors_io.read(found.stored[name])
+    spec, input_dim = plan.spec, plan.chosen[name]
+    weight = safetensors_io.read(plan.stored[name])
 
     def turned(tensor: Tensor) -> Tensor:
         return tensor if input_dim == 1 else tensor.T.contiguous()
@@ -123,15 +123,15 @@ def _settled(
         assert statistics.gram is not None
         factor = compensation.factor(statistics.gram, name)
         _note(notes, name, factor.damping)
-        done = quantization.compensated(turned(weight).to(device), factor, found.grid, name)
+        done = quantization.compensated(turned(weight).to(device), factor, plan.grid, name)
         return Change(name, turned(done.decoded()).cpu(), None, done)
-    if found.criterion.prune_layer is not None:
+    if plan.criterion.prune_layer is not None:
         target = Target(spec.sparsity, pattern or (0, 0))
-        pruned = found.criterion.prune_layer(turned(weight).to(device), statistics, target)
+        pruned = plan.criterion.prune_layer(turned(weight).to(device), statistics, target)
         _note(notes, name, pruned.damping)
         mask = masks.pack(turned(pruned.kept))
         return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
-    score = score_of(found.criterion, weight, _on_cpu(statistics))
+    score = score_of(plan.criterion, weight, _on_cpu(statistics))
     scored = [patterns.Scored(name, score, input_dim)]
     if pattern:
         ((_, mask),) = patterns.n_of_m(lambda: scored, *pattern)

@@ -64,9 +64,9 @@ class OutputFolder:
         """Write a tensor, or a piece of one, in place of its own."""
         self._rewriters[entry.file].put(entry, tensor)
 
-    def _add(self, file: Path, name: str, found: Packed) -> None:
-        self._forms[file][name] = found.form
-        for part, tensor in found.parts.items():
+    def _add(self, file: Path, name: str, packed: Packed) -> None:
+        self._forms[file][name] = packed.form
+        for part, tensor in packed.parts.items():
             self._writers[file].add(f"{name}:{part}", tensor)
 
     def __enter__(self) -> Self:

@@ -30,32 +30,32 @@ STRETCH, STRETCHES = 64, 1 << 14
 PIECE = 1 << 20  # weights; a multiple of 8, so that bits of masks can be joined
 
 
-def rounded(found: PrunePlan) -> Iterator[Change]:
+def rounded(plan: PrunePlan) -> Iterator[Change]:
     """Round the chosen tensors to the nearest values of their grids."""
 
     def one(own: tuple[str, int]) -> Change:
         name, input_dim = own
-        weight = safetensors_io.read(found.stored[name])
+        weight = safetensors_io.read(plan.stored[name])
         turned = weight if input_dim == 1 else weight.T.contiguous()
-        done = quantization.nearest(turned, found.grid, name)
+        done = quantization.nearest(turned, plan.grid, name)
         decoded = done.decoded()
         return Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
 
-    return ahead(one, found.chosen.items())
+    return ahead(one, plan.chosen.items())
 
 
-def masked(found: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Change]:
+def masked(plan: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Change]:
     """Score the chosen tensors by the criterion, mask them by the pattern, and set to zero."""
-    spec = found.spec
-    total = sum(found.stored[name].numel for name in found.chosen)
+    spec = plan.spec
+    total = sum(plan.stored[name].numel for name in plan.chosen)
 
     def scored(name: str, input_dim: int) -> patterns.Scored:
-        weight = safetensors_io.read(found.stored[name])
+        weight = safetensors_io.read(plan.stored[name])
         known = statistics.get(name) or Statistics(name, input_dim, spec.pruning_seed)
-        return patterns.Scored(name, score_of(found.criterion, weight, known), input_dim, weight)
+        return patterns.Scored(name, score_of(plan.criterion, weight, known), input_dim, weight)
 
     def source() -> Iterator[patterns.Item]:
-        return (functools.partial(scored, *own) for own in found.chosen.items())
+        return (functools.partial(scored, *own) for own in plan.chosen.items())
 
     def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
         assert x.weight is not None
@@ -65,36 +65,36 @@ def masked(found: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Chan
     if spec.pattern:
         return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
     assert spec.sparsity is not None
-    sample = _sample(found, total) if found.criterion.parts else None
+    sample = _sample(plan, total) if plan.criterion.parts else None
     return patterns.each_unstructured(source, spec.sparsity, spec.scope, finish, total, sample)
 
 
-def _sample(found: PrunePlan, total: int) -> selection.Source | None:
+def _sample(plan: PrunePlan, total: int) -> selection.Source | None:
     """Stretches of the tensors of a large model, to know about where the cutoff is."""
     if total <= LARGE:
         return None
 
     def part(name: str) -> tuple[str, torch.Tensor]:
-        stretch = safetensors_io.read_part(found.stored[name], total // STRETCHES, STRETCH)
-        known = Statistics(name, seed=found.spec.pruning_seed)
-        return name, score_of(found.criterion, stretch, known)
+        stretch = safetensors_io.read_part(plan.stored[name], total // STRETCHES, STRETCH)
+        known = Statistics(name, seed=plan.spec.pruning_seed)
+        return name, score_of(plan.criterion, stretch, known)
 
-    return lambda: (functools.partial(part, name) for name in found.chosen)
+    return lambda: (functools.partial(part, name) for name in plan.chosen)
 
 
-def masked_in_pieces(found: PrunePlan, folder: OutputFolder) -> Iterator[Change]:
+def masked_in_pieces(plan: PrunePlan, folder: OutputFolder) -> Iterator[Change]:
     """As `masked`, of scores that a piece of a tensor has by itself: in the memory of pieces."""
-    spec = found.spec
+    spec = plan.spec
     own = [
-        (n, piece) for n in found.chosen for piece in safetensors_io.pieces(found.stored[n], PIECE)
+        (n, piece) for n in plan.chosen for piece in safetensors_io.pieces(plan.stored[n], PIECE)
     ]
     total = sum(piece.numel for _, piece in own)
 
     def scored(name: str, piece: safetensors_io.Entry) -> patterns.Scored:
         weight = safetensors_io.read(piece)
-        offset = (piece.start - found.stored[name].start) // piece.bytes_each
+        offset = (piece.start - plan.stored[name].start) // piece.bytes_each
         known = Statistics(name, seed=spec.pruning_seed, offset=offset)
-        return patterns.Scored(name, score_of(found.criterion, weight, known), 0, weight)
+        return patterns.Scored(name, score_of(plan.criterion, weight, known), 0, weight)
 
     def source() -> Iterator[patterns.Item]:
         return (functools.partial(scored, *one) for one in own)
@@ -106,7 +106,7 @@ def masked_in_pieces(found: PrunePlan, folder: OutputFolder) -> Iterator[Change]
 
     assert spec.sparsity is not None
     done = patterns.each_unstructured(
-        source, spec.sparsity, spec.scope, finish, total, _sample(found, total)
+        source, spec.sparsity, spec.scope, finish, total, _sample(plan, total)
     )
     parts: list[masks.Mask] = []
     left = 0
@@ -114,7 +114,7 @@ def masked_in_pieces(found: PrunePlan, folder: OutputFolder) -> Iterator[Change]
         folder.put_piece(piece, weight)
         parts.append(mask)
         left += nonzero
-        entry = found.stored[name]
+        entry = plan.stored[name]
         if piece.end == entry.end:
             yield Change(name, None, masks.joined(parts, entry.shape), counted=left)
             parts, left = [], 0

@@ -86,8 +86,8 @@ def _groups(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[
     return dict(sorted(kept.items(), key=lambda item: tuple(str(x) for x in item[0])))
 
 
-def _title(how: Comparison, own: list[Row]) -> str:
-    first = own[0]
+def _title(how: Comparison, rows: list[Row]) -> str:
+    first = rows[0]
     parts = [first["_name"]] if "model" in how.apart else []
     parts += [first["label"]] if "_family" in how.apart else []
     free = [name for name in cells.PRUNING_COLUMNS if name not in how.apart and name != "sparsity"]
@@ -95,9 +95,9 @@ def _title(how: Comparison, own: list[Row]) -> str:
     return f"{how.title} · {' · '.join(part for part in parts if part)}"
 
 
-def _lines(own: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
+def _lines(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
     found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in own:
+    for row in rows:
         found.setdefault((how.line(row), row["split"], row["recipe"]), []).append(row)
     return found
 
@@ -108,12 +108,12 @@ def _sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
     return [_section(own, how, dense) for own in _groups(rows, how).values()]
 
 
-def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
-    levels = sorted({cells.level(row) for row in own})
+def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
+    levels = sorted({cells.level(row) for row in rows})
     table: list[list[str]] = []
     heat: list[list[float | None]] = []
     unmatched, alone = 0, False
-    for (label, split, recipe), there in _lines(own, how).items():
+    for (label, split, recipe), there in _lines(rows, how).items():
         by_level = {cells.level(row): row for row in there}
         unmatched += sum(row["mean_relative"] is None for row in there)
         alone = alone or any(row["n"] == 1 and row["ci_low"] is None for row in there)
@@ -136,9 +136,9 @@ def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
     notes = [f"Drop in % of the dense score, {INTERVAL}; curve: relative performance, 0 to 100 %."]
     if how.difficulty:
         notes.append("Tasks from easy to hard by (human − dense) / human.")
-    if any(row["interval_over"] == "examples" for row in own):
+    if any(row["interval_over"] == "examples" for row in rows):
         notes.append(EXAMPLES)
-    if any("rule " in row["label"] for row in own):
+    if any("rule " in row["label"] for row in rows):
         notes.append(
             "Rule: how prompts are put and answers read (docs/correctness.md); what has the lower "
             "number is to be run again, to be compared with the rest."
@@ -153,7 +153,7 @@ def _section(own: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
              "curve")  # fmt: skip
     fixed = ("task" if how.difficulty else how.title.split()[0].lower(), *fixed[1:])
     columns = (*fixed, *(name for _, name in levels))
-    return Section(_title(how, own), columns, table, tuple(notes), len(fixed), tuple(heat))
+    return Section(_title(how, rows), columns, table, tuple(notes), len(fixed), tuple(heat))
 
 
 def _heat(row: Row | None) -> float | None:
@@ -212,13 +212,13 @@ def _tick(row: Row) -> tuple[float, str]:
     return (number if row["quantization"] else 100 * number), name
 
 
-def _line(label: str, own: list[Row], how: Comparison, *, rounded: bool) -> Line:
-    difficulty = own[0]["difficulty"] if how.difficulty else None
+def _line(label: str, rows: list[Row], how: Comparison, *, rounded: bool) -> Line:
+    difficulty = rows[0]["difficulty"] if how.difficulty else None
     name = label if difficulty is None else f"{label}, difficulty {cells.percent(difficulty)}"
-    halves = [cells.half(row) for row in own]
-    ys = [100 * row["mean_relative"] for row in own]
+    halves = [cells.half(row) for row in rows]
+    ys = [100 * row["mean_relative"] for row in rows]
     # Where nothing is rounded is too far to the left to be shown.
-    xs = [cells.level(row)[0] if rounded else 100 * row["sparsity"] for row in own]
+    xs = [cells.level(row)[0] if rounded else 100 * row["sparsity"] for row in rows]
     if not rounded and xs[0] > 0:
         xs, ys, halves = [0.0, *xs], [100.0, *ys], [None, *halves]
     return Line(name, tuple(xs), tuple(ys), tuple(halves))

@@ -117,18 +117,18 @@ def _level(row: Row) -> float:
     return cells.level(row)[0]
 
 
-def _line(label: str, order: float, own: list[Row], answers: predictions.Answers) -> Line:
+def _line(label: str, order: float, rows: list[Row], answers: predictions.Answers) -> Line:
     drops = {
         _level(row): {
             (one.seed, one.pruning_seed): 1 - one.relative
             for one in row["_seeds"]
             if one.relative is not None
         }
-        for row in own
+        for row in rows
     }
-    means = {_level(row): row["mean_relative_drop"] for row in own}
-    alone = max(map(len, drops.values())) == 1 and not own[0]["quantization"]
-    rising = sorted(own, key=_level)
+    means = {_level(row): row["mean_relative_drop"] for row in rows}
+    alone = max(map(len, drops.values())) == 1 and not rows[0]["quantization"]
+    rising = sorted(rows, key=_level)
     resampled = resampling.drops(rising, answers)[0] if alone else None
     return Line(label, order, drops, means, resampled)
 
@@ -170,9 +170,9 @@ def at_chance(row: Row, answers: predictions.Answers) -> bool:
     return (over.mean if over.low is None else over.low) <= guess
 
 
-def _across(own: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:
+def _across(rows: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:
     places: dict[tuple[Any, ...], list[Row]] = {}
-    for row in own:
+    for row in rows:
         places.setdefault((row["label"], row["split"], row["recipe"]), []).append(row)
     # One line for each task: the recipe with the most cells, of equals the first.
     best: dict[tuple[str, str], list[Row]] = {}
@@ -190,10 +190,10 @@ def _across(own: list[Row], tolerance: float, answers: predictions.Answers) -> C
     missing += [f"{t[0]['label']}: no human score, so no difficulty, left out" for t in unknown]
     if len(lines) < 5:
         missing.append(f"{_tasks(len(lines))}: 5 or more are needed for p ≤ 0.05 to be possible")
-    model = own[0]["_name"]
-    title = f"{model} · {cells.way(own[0], ('bits',))} · by difficulty"
+    model = rows[0]["_name"]
+    title = f"{model} · {cells.way(rows[0], ('bits',))} · by difficulty"
     return _compare(
-        title, "difficulty", own, lines, missing, tolerance, difficulty_trends.rank_tests
+        title, "difficulty", rows, lines, missing, tolerance, difficulty_trends.rank_tests
     )
 
 
@@ -207,15 +207,15 @@ def _name(row: Row, places: dict[tuple[str, str], list[Row]]) -> str:
     return str(row["task"]) if splits == 1 else f"{row['task']} ({row['split']})"
 
 
-def _difficulty(own: list[Row]) -> float:
-    return math.fsum(row["difficulty"] for row in own) / len(own)
+def _difficulty(rows: list[Row]) -> float:
+    return math.fsum(row["difficulty"] for row in rows) / len(rows)
 
 
 def _within(
-    own: list[Row], column: str, tolerance: float, answers: predictions.Answers
+    rows: list[Row], column: str, tolerance: float, answers: predictions.Answers
 ) -> Comparison | None:
     places: dict[Any, list[Row]] = {}
-    for row in own:
+    for row in rows:
         places.setdefault(row[column], []).append(row)
     if len(places) < 2:
         return None
@@ -231,12 +231,12 @@ def _within(
         _line(condition.label(value), condition.hardness(value), places[value], answers)
         for value in used
     ]
-    first = own[0]
+    first = rows[0]
     title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
     return _compare(
         f"{title} · by {condition.title}",
         column,
-        own,
+        rows,
         lines,
         missing,
         tolerance,
@@ -247,13 +247,13 @@ def _within(
 def _compare(
     title: str,
     axis: str,
-    own: list[Row],
+    rows: list[Row],
     lines: list[Line],
     missing: list[str],
     tolerance: float,
     test: Callable[[Sequence[Line], Sequence[float]], Trends | None],
 ) -> Comparison:
-    names = {_level(row): cells.level(row)[1] for row in own}
+    names = {_level(row): cells.level(row)[1] for row in rows}
     shared = [x for x in sorted(names) if lines and all(x in line.drops for line in lines)]
     found = test(lines, shared) if shared else None
     tests = []
@@ -276,9 +276,9 @@ def _compare(
         interaction = statistics.rank_trends([line.order for line in lines], slopes)[1]
     adjusted = statistics.holm([one.trend.two_sided for one in tests])
     tests = [replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)]
-    rounded = bool(own[0]["quantization"])
+    rounded = bool(rows[0]["quantization"])
     thresholds = {} if rounded else difficulty_trends.thresholds(lines, tolerance)
-    return Comparison(title, axis, own[0], tuple(lines), overall, tuple(tests), interaction,
+    return Comparison(title, axis, rows[0], tuple(lines), overall, tuple(tests), interaction,
                       thresholds, tuple(missing), names, tolerance)  # fmt: skip
 
 

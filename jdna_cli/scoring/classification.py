@@ -49,7 +49,7 @@ class Head(Scorer):
             source, self.task, new_head=new_head, seed=seed, placing=placing
         )
         if not new_head:
-            self.numbering = loading.label_order(model.config, self.task, self.label_order)
+            self.output_order = loading.label_order(model.config, self.task, self.label_order)
         if self.causal:
             # What is written is read by others, who pad as the tokenizer says.
             config: Any = model.config
@@ -92,8 +92,8 @@ class Head(Scorer):
     def measure(self, model: nn.Module, encoded: Labelled, measuring: EvalContext) -> EvalResult:
         """The class with the highest output (the first of equals), or the number."""
         outputs = predict(model, encoded.features, measuring)
-        if self.numbering is not None:
-            outputs = outputs[:, self.numbering]
+        if self.output_order is not None:
+            outputs = outputs[:, self.output_order]
         loss = float(self._loss_of(outputs, encoded.labels, "none").double().mean())
         if not torch.isfinite(outputs).all():
             raise NotFiniteError("an output of the model", measuring.step)

@@ -69,7 +69,7 @@ class Scorer(abc.ABC):
     """Trains on and measures one task, under some conditions, with one tokenizer."""
 
     # Which output of the model is which class, where classes have names.
-    numbering: list[int] | None = None
+    output_order: list[int] | None = None
 
     def __init__(
         self,

@@ -82,16 +82,16 @@ def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> 
     return found
 
 
-def _check_measurable(task: Task, split: str, found: Records) -> None:
+def _check_measurable(task: Task, split: str, records: Records) -> None:
     """Refuse examples of which a metric of the task says nothing, where 0 would be recorded."""
-    asked, labels = set(task.metrics), set(found.labels)
-    if CORRELATIONS & asked and len(found) < 2:
+    asked, labels = set(task.metrics), set(records.labels)
+    if CORRELATIONS & asked and len(records) < 2:
         raise RequestError(
             f"task {task.name!r}: {split} has one example, a correlation needs two at least"
         )
     if (CORRELATIONS | {"matthews_correlation"}) & asked and len(labels) < 2:
         raise RequestError(
-            f"task {task.name!r}: all {len(found)} examples of {split} have one label, and a "
+            f"task {task.name!r}: all {len(records)} examples of {split} have one label, and a "
             "correlation needs two at least"
         )
     if "f1" in asked and task.kind == "classification" and 1 not in labels:

@@ -94,12 +94,12 @@ def factor(gram: Tensor, name: str) -> Factor:
     )
 
 
-def sweep(weight: Tensor, found: Factor, rule: Rule, name: str, block: int = BLOCK) -> Tensor:
+def sweep(weight: Tensor, factor: Factor, rule: Rule, name: str, block: int = BLOCK) -> Tensor:
     """Settle all columns from left to right; returns (out, in) float32.
 
     Args:
         weight: (out, in), any floating dtype, not changed; on the device of `found`.
-        found: factor of this layer's Hessian.
+        factor: factor of this layer's Hessian.
         rule: settles a column.
         name: of the tensor, for messages.
         block: columns at a time.
@@ -110,12 +110,12 @@ def sweep(weight: Tensor, found: Factor, rule: Rule, name: str, block: int = BLO
     rest = weight.detach().float().clone()
     if not torch.isfinite(rest).all():
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, whose error cannot be made good")
-    upper, width = found.upper, rule.width(block)
+    upper, width = factor.upper, rule.width(block)
     for start in range(0, rest.shape[1], width):
         end = min(start + width, rest.shape[1])
         part, own = rest[:, start:end], upper[start:end, start:end]
         # An input that is always zero can go for nothing: its score is zero.
-        scale = torch.where(found.dead[start:end], torch.inf, own.diagonal())
+        scale = torch.where(factor.dead[start:end], torch.inf, own.diagonal())
         errors = torch.empty_like(part)
         rule.block(part, scale, start)
         for j in range(end - start):

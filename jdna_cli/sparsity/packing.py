@@ -79,19 +79,19 @@ def pack_two_of_four(weight: Tensor, mask: Mask, input_dim: int) -> Packed:
     return Packed({"values": values, "indices": indices}, form)
 
 
-def pack_codes(found: Quantized, input_dim: int) -> Packed:
+def pack_codes(quantized: Quantized, input_dim: int) -> Packed:
     """A quantised tensor (out, in); the form says how it is stored."""
-    grid = found.grid
-    codes = (found.codes - grid.lowest).to(torch.uint8).cpu().numpy().reshape(-1)
+    grid = quantized.grid
+    codes = (quantized.codes - grid.lowest).to(torch.uint8).cpu().numpy().reshape(-1)
     step = BLOCK // 8 * 8
     packed = [
         np.packbits(np.unpackbits(codes[i : i + step, None], axis=1)[:, 8 - grid.bits :])
         for i in range(0, codes.size, step)
     ]
-    parts = {"codes": torch.from_numpy(np.concatenate(packed)), "scales": found.scales.cpu()}
-    if found.zeros is not None:
-        parts["zeros"] = found.zeros.cpu()
-    form = {"form": "codes", "shape": list(found.codes.shape), "input_dim": input_dim}
+    parts = {"codes": torch.from_numpy(np.concatenate(packed)), "scales": quantized.scales.cpu()}
+    if quantized.zeros is not None:
+        parts["zeros"] = quantized.zeros.cpu()
+    form = {"form": "codes", "shape": list(quantized.codes.shape), "input_dim": input_dim}
     return Packed(parts, {**form, **vars(grid)})
 
 

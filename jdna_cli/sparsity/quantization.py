@@ -103,11 +103,11 @@ def writer(path: Path, dims: Mapping[str, int], grid: Grid) -> Writer:
     return Writer(path, [name for name in dims for _ in range(2)], words)
 
 
-def add(file: Writer, name: str, found: Quantized) -> None:
+def add(file: Writer, name: str, quantized: Quantized) -> None:
     """Write one tensor's grid."""
-    file.add(f"{name}:scales", found.scales.cpu())
-    if found.zeros is not None:
-        file.add(f"{name}:zeros", found.zeros.cpu())
+    file.add(f"{name}:scales", quantized.scales.cpu())
+    if quantized.zeros is not None:
+        file.add(f"{name}:zeros", quantized.zeros.cpu())
 
 
 def load(path: Path) -> dict[str, Rounding]:
@@ -192,12 +192,12 @@ def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
     )
 
 
-def compensated(weight: Tensor, found: Factor, grid: Grid, name: str) -> Quantized:
+def compensated(weight: Tensor, factor: Factor, grid: Grid, name: str) -> Quantized:
     """Round column by column; each one's error is made good by those to its right (GPTQ).
 
     Args:
         weight: (out, in), float32, float16 or bfloat16.
-        found: factor of this layer's Hessian.
+        factor: factor of this layer's Hessian.
         grid: bits and groups.
         name: of the tensor, for messages.
 
@@ -205,7 +205,7 @@ def compensated(weight: Tensor, found: Factor, grid: Grid, name: str) -> Quantiz
         JdnaError: the weight is not finite.
     """
     rule = _Rounding(weight, grid)
-    sweep(weight, found, rule, name)
+    sweep(weight, factor, rule, name)
     return rule.result()
 
 

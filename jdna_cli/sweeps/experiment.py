@@ -86,7 +86,7 @@ class Experiment(BaseModel):
         return [own for table in self.then for own in _expanded(table)]
 
 
-def with_precision(asked: Experiment, precision: Precision) -> Experiment:
+def with_precision(experiment: Experiment, precision: Precision) -> Experiment:
     """An experiment whose cells are all computed in one precision where it says "auto".
 
     Cells are compared with each other: what is faster is decided once, not by each worker.
@@ -101,13 +101,20 @@ def with_precision(asked: Experiment, precision: Precision) -> Experiment:
         own = table.get("mixed_precision")
         return table if own is None else {**table, "mixed_precision": settled(own)}
 
-    tables = {name: tuple(map(of, getattr(asked, name))) for name in ("levels", "ways", "then")}
-    return asked.model_copy(update={"fixed": of(asked.fixed), "axes": of(asked.axes), **tables})
+    several = {n: tuple(map(of, getattr(experiment, n))) for n in ("levels", "ways", "then")}
+    single = {n: of(getattr(experiment, n)) for n in ("fixed", "axes")}
+    return experiment.model_copy(update={**single, **several})
 
 
-def says_auto(asked: Experiment) -> bool:
+def says_auto(experiment: Experiment) -> bool:
     """Whether an experiment leaves its precision to the machine."""
-    tables = (asked.fixed, asked.axes, *asked.levels, *asked.ways, *asked.then)
+    tables = (
+        experiment.fixed,
+        experiment.axes,
+        *experiment.levels,
+        *experiment.ways,
+        *experiment.then,
+    )
     own = [table.get("mixed_precision") for table in tables]
     return any(one == "auto" or (isinstance(one, list) and "auto" in one) for one in own)
 

@@ -61,29 +61,29 @@ def of(task: Task, request: Any) -> Conditions:
 # ------------------------------------------------------------------------------------ checking
 
 
-def check(task: Task, found: Conditions, split: str, data_dir: Path | None) -> None:
+def check(task: Task, conditions: Conditions, split: str, data_dir: Path | None) -> None:
     """Refuse conditions that the task cannot be put under, before anything is read.
 
     Raises:
         RequestError: names the flag, and what would be right.
     """
     kind = task.kind
-    if found.options is not None and kind != "multiple-choice":
+    if conditions.options is not None and kind != "multiple-choice":
         raise RequestError(f"--options: task {task.name!r} is no multiple choice, but {kind}")
-    if (found.book or found.context_words) and kind != "question-answering":
-        flag = "--book" if found.book else "--context-words"
+    if (conditions.book or conditions.context_words) and kind != "question-answering":
+        flag = "--book" if conditions.book else "--context-words"
         raise RequestError(f"{flag}: task {task.name!r} is no question answering, but {kind}")
-    if found.book == "open" and not task.context:
+    if conditions.book == "open" and not task.context:
         raise RequestError(f"--book: task {task.name!r} has no contexts, leave it closed")
-    if found.context_words and found.book != "open":
+    if conditions.context_words and conditions.book != "open":
         raise RequestError("--context-words: a closed book has no context, add --book open")
     written = kind not in ("classification", "regression", "language-modelling")
-    if (found.shots or found.chat) and not written:
-        flag = "--shots" if found.shots else "--chat"
+    if (conditions.shots or conditions.chat) and not written:
+        flag = "--shots" if conditions.shots else "--chat"
         raise RequestError(f"{flag}: task {task.name!r} is {kind}, which is not prompted")
-    if found.shots and not datasets.has(task, "train", data_dir):
+    if conditions.shots and not datasets.has(task, "train", data_dir):
         raise RequestError(f"--shots: task {task.name!r} has no training split to take them from")
-    if found.shots and split == "train":
+    if conditions.shots and split == "train":
         raise RequestError("--shots: they come from the training split, measure on another")
 
 
@@ -126,13 +126,13 @@ def pairs_of(task: Task, asked: str | None) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------ applying
 
 
-def apply(task: Task, found: Records, conditions: Conditions) -> Records:
+def apply(task: Task, records: Records, conditions: Conditions) -> Records:
     """The examples as they are under these conditions.
 
     Raises:
         RequestError: more options are asked for than any example has.
     """
-    examples: Sequence[Example] = found.examples
+    examples: Sequence[Example] = records.examples
     if task.kind == "translation":
         places = {pair: index for index, pair in enumerate(conditions.pairs)}
         examples = [replace(e, label=places[e.pair]) for e in examples if e.pair in places]
@@ -243,7 +243,7 @@ def answer_place(words: Sequence[str], answers: Sequence[str]) -> tuple[int, int
     return None
 
 
-def shots(task: Task, found: Records, conditions: Conditions) -> dict[str, tuple[Example, ...]]:
+def shots(task: Task, records: Records, conditions: Conditions) -> dict[str, tuple[Example, ...]]:
     """The examples that are shown before each question, by what they share with it.
 
     That is a direction of translation, or a group of the task's own (else "").
@@ -252,19 +252,19 @@ def shots(task: Task, found: Records, conditions: Conditions) -> dict[str, tuple
 
     Args:
         task: the task.
-        found: the training split, under the same conditions.
+        records: the training split, under the same conditions.
         conditions: how many, and the seed.
 
     Raises:
         RequestError: there are fewer.
     """
-    order = nested_order([""] * len(found), conditions.seed) if conditions.shots else []
-    shared = dict.fromkeys(prompts.company(task, one) for one in found.examples)
+    order = nested_order([""] * len(records), conditions.seed) if conditions.shots else []
+    shared = dict.fromkeys(prompts.company(task, one) for one in records.examples)
     chosen: dict[str, list[Example]] = {one: [] for one in shared or ("",)}
     for i in order:
-        own = chosen[prompts.company(task, found.examples[i])]
+        own = chosen[prompts.company(task, records.examples[i])]
         if len(own) < conditions.shots:
-            own.append(found.examples[i])
+            own.append(records.examples[i])
     if short := [one for one, own in chosen.items() if len(own) < conditions.shots]:
         of = f" of {task.group} {short[0]!r}" if task.group else ""
         raise RequestError(

@@ -84,7 +84,7 @@ class Teacher:
         with torch.no_grad():
             device = self._accelerator.device
             found = self._scorer.outputs(self._model, self._encoded, indices, device).float()
-        order = self._scorer.numbering
+        order = self._scorer.output_order
         return found if order is None else found[:, order]
 
     def loss(self, student: Tensor, labelled: Tensor, indices: Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from jdna_cli.compute import distributed, processes
-from jdna_cli.errors import InterruptedRunError, JdnaError, NotFiniteError
-from jdna_cli.results import Measurement, Movement
+from jdna_cli.errors import InterruptedRunError, NotFiniteError
+from jdna_cli.results import Measurement
 from jdna_cli.run_context import RunContext
 from jdna_cli.scoring.batches import training_order
 from jdna_cli.scoring.scorer import Encoded, Scorer
@@ -27,7 +27,9 @@ from jdna_cli.training import checkpoints
 from jdna_cli.training.checkpoints import Checkpoint
 from jdna_cli.training.distillation import Teacher
 from jdna_cli.training.dynamics import Observe
+from jdna_cli.training.gradients import Gradients
 from jdna_cli.training.gradual_pruning import GradualPruning
+from jdna_cli.training.journal import Journal
 
 LOG_EVERY = 20  # steps per point of the training curve
 
@@ -41,34 +43,6 @@ class Extras:
     teacher: Teacher | None = None
     rounds: GradualPruning | None = None
     observe: Observe | None = None
-
-
-@dataclass
-class Journal:
-    """What training has measured so far; part of every checkpoint."""
-
-    measured: list[Measurement] = field(default_factory=list)
-    movements: list[Movement] = field(default_factory=list)
-    seconds: float = 0.0
-    window: list[float] = field(default_factory=list)  # losses since the last point of the curve
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        rows = [(m.split, m.name, m.value, m.step) for m in self.measured]
-        moved = [vars(m) for m in self.movements]
-        return {
-            "measured": rows,
-            "movements": moved,
-            "seconds": self.seconds,
-            "window": self.window,
-        }
-
-    @staticmethod
-    def from_json(state: dict[str, Any]) -> Journal:
-        """What `as_json` wrote."""
-        rows = [Measurement(*row) for row in state["measured"]]
-        moved = [Movement(**row) for row in state["movements"]]
-        return Journal(rows, moved, state["seconds"], state["window"])
 
 
 def learning_rate(spec: FinetuneSpec, step: int, total: int) -> float:
@@ -105,7 +79,7 @@ class Training:
         """
         self._extras = extras
         self._encoded, self._scorer, self._spec = encoded, scorer, spec
-        self._constraint, self._accelerator = constraint, accelerator
+        self._constraint, self.accelerator = constraint, accelerator
         self._parameters = dict(model.named_parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=spec.lr, weight_decay=0.0, fused=True
@@ -118,11 +92,18 @@ class Training:
         self._steps_per_epoch = math.ceil(batches / spec.gradient_accumulation)
         self.total = self._steps_per_epoch * spec.epochs
         self._first = 0
-        self.parts = 1  # in which each batch is computed
+        self._gradients = Gradients(
+            self.model, encoded, scorer, accelerator, extras.teacher, spec.batch_size
+        )
         self.kept: dict[str, Mask] = {}  # what the rounds so far have left
         self._order: tuple[int, list[list[int]]] = (-1, [])
         self._recent: list[Tensor] = []
         self._journal = Journal()
+
+    @property
+    def parts(self) -> int:
+        """In how many parts each batch is computed, for want of memory."""
+        return self._gradients.parts
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same spec."""
@@ -145,11 +126,11 @@ class Training:
             self._constraint.prune(self.kept, self._optimizer)
         held = {n.removeprefix("held."): t for n, t in tensors.items() if n.startswith("held.")}
         self._constraint.restore(held)
-        checkpoints.restore_random_state(tensors, self._accelerator.device)
-        if self._accelerator.scaler is not None:
-            self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+        checkpoints.restore_random_state(tensors, self.accelerator.device)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
         self._first = checkpoint.step
-        self.parts = checkpoint.state["parts"]
+        self._gradients.parts = checkpoint.state["parts"]
         self._journal = Journal.from_json(checkpoint.state["journal"])
         self._recent = [torch.tensor(loss) for loss in self._journal.window]
 
@@ -197,52 +178,13 @@ class Training:
             group["lr"] = learning_rate(self._spec, step, self.total)
         accumulated = self._spec.gradient_accumulation
         batches = self._batches(epoch)[within * accumulated : (within + 1) * accumulated]
-        total = self._gradients(batches, step)
+        loss = self._gradients.add(batches, step)
         if self._spec.max_grad_norm is not None:
             self._constraint.clear_gradients()
-            self._accelerator.clip_grad_norm_(self._parameters.values(), self._spec.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self._parameters.values(), self._spec.max_grad_norm)
         self._stepper.step()
         self._stepper.zero_grad()
-        self._recent.append(total)
-
-    def _gradients(self, batches: list[list[int]], step: int) -> Tensor:
-        """Sum up the gradients of the mean loss over all that `batches` predict; returns the loss.
-
-        Where the device runs out of memory, batches are halved from here on: the same update, in
-        more parts.
-        """
-        while True:
-            parts = [part for batch in batches for part in _parts(batch, self.parts)]
-            whole = sum(self._scorer.weight(self._encoded, part) for part in parts)
-            total = torch.zeros((), device=self._accelerator.device)
-            try:
-                for part in parts:
-                    own = distributed.share(part)
-                    weight = self._scorer.weight(self._encoded, own) if own else 0
-                    # Gradients are means over processes; one without examples adds nothing.
-                    loss = self._loss(own or part[:1]) * (weight * processes.size() / whole)
-                    self._accelerator.backward(loss)
-                    total += loss.detach()
-                return total
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or processes.size() > 1:
-                    raise
-                if self.parts >= self._spec.batch_size:
-                    raise JdnaError(
-                        f"out of memory at step {step + 1}, even one example at a time"
-                    ) from error
-                self.parts *= 2
-            self._stepper.zero_grad()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _loss(self, indices: list[int]) -> Tensor:
-        device, teacher = self._accelerator.device, self._extras.teacher
-        if teacher is None:
-            return self._scorer.loss(self.model, self._encoded, indices, device)
-        outputs = self._scorer.outputs(self.model, self._encoded, indices, device)
-        labelled = self._scorer.loss_of(outputs, self._encoded, indices)
-        return teacher.loss(outputs, labelled, indices)
+        self._recent.append(loss)
 
     def _prune(self, done: int) -> None:
         """Take away what this step's round takes, if it has one."""
@@ -278,7 +220,7 @@ class Training:
     def _checkpoint(self, work: Path, done: int) -> None:
         self._constraint.verify(done)
         self._journal.window = self._losses(done) if self._recent else []
-        tensors = distributed.gathered(checkpoints.random_state(self._accelerator.device))
+        tensors = distributed.gathered(checkpoints.random_state(self.accelerator.device))
         own: dict[str, Tensor] = {f"model.{n}": p for n, p in self._parameters.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state[parameter].items():
@@ -292,22 +234,11 @@ class Training:
         if self._extras.rounds is not None:
             tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in self.kept.items()}
         state: dict[str, Any] = {"journal": self._journal.as_json(), "parts": self.parts}
-        if self._accelerator.scaler is not None:
-            state["scaler"] = self._accelerator.scaler.state_dict()
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
         checkpoints.save(work, Checkpoint(done, tensors, state))
 
 
 def _put(there: Tensor, full: Tensor) -> None:
     """Set a tensor, or this process's rows of it, to the whole one's values."""
     shards.local(there.detach()).copy_(shards.rows_of(full, there))
-
-
-def _parts(batch: list[int], count: int) -> list[list[int]]:
-    """A batch in at most `count` parts of about the same size."""
-    size = -(-len(batch) // count)
-    return [batch[i : i + size] for i in range(0, len(batch), size)]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or this machine, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

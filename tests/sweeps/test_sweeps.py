@@ -348,16 +348,16 @@ def test_a_batch_that_does_not_fit_is_halved_to_the_same_update(tiny, tmp_path, 
 
 
 def test_out_of_memory_is_recorded(jdna, bert, monkeypatch):
-    from jdna_cli.training.loop import Training
+    from jdna_cli.training.gradients import Gradients
 
-    real = Training._loss
+    real = Gradients._loss
 
     def small(self, indices):
         if len(indices) > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, indices)
 
-    monkeypatch.setattr(Training, "_loss", small)
+    monkeypatch.setattr(Gradients, "_loss", small)
     found = jdna("finetune", bert, *QUICK, "--json").json["run"]
     assert found["remark"] == "out of memory: batches of 8, 2 times accumulated"
     after = load_file(jdna.home / "1" / "model.safetensors")

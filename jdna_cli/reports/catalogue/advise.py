@@ -39,9 +39,9 @@ def rows(source: Source) -> list[Row]:
     return sorted(found, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
 
 
-def _advice(own: list[Row], answers: predictions.Answers, tolerance: float) -> Row:
-    levels = sorted(own, key=cells.level)
-    first, patterned = own[0], cells.kind_of(own[0]) == "N:M"
+def _advice(rows: list[Row], answers: predictions.Answers, tolerance: float) -> Row:
+    levels = sorted(rows, key=cells.level)
+    first, patterned = rows[0], cells.kind_of(rows[0]) == "N:M"
     xs = [row["sparsity"] for row in levels]
     drops = np.array([[row["mean_relative_drop"] for row in levels]])
     weights = [float(row["n"]) for row in levels]

@@ -136,10 +136,10 @@ def _order(pattern: str, level: str) -> float:
     return float(level) if pattern == "unstructured" else -float(level.partition(":")[0])
 
 
-def _curves(own: list[Row]) -> dict[tuple[str, str | None], dict[str, Row]]:
+def _curves(rows: list[Row]) -> dict[tuple[str, str | None], dict[str, Row]]:
     """Points by level: of each published series, and of each of the user's models on it."""
     found: dict[tuple[str, str | None], dict[str, Row]] = {}
-    for row in own:
+    for row in rows:
         found.setdefault((row["series"], None), {})[row["level"]] = row
         if row["model"] is not None:
             name = f"{row['_name']} · {row['label']}"

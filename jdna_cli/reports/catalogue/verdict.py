@@ -26,16 +26,16 @@ def rows(source: Source) -> list[Row]:
     return found
 
 
-def _row(one: Comparison, test: Test | None) -> Row:
+def _row(comparison: Comparison, test: Test | None) -> Row:
     kept = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule",
             "teacher")  # fmt: skip
-    row: Row = {"comparison": one.title, "axis": one.axis}
-    row |= {name: one.row[name] for name in kept}
-    row["task"] = None if one.axis == "difficulty" else one.row["task"]
-    row["level"] = None if test is None or test.level is None else one.names[test.level]
+    row: Row = {"comparison": comparison.title, "axis": comparison.axis}
+    row |= {name: comparison.row[name] for name in kept}
+    row["task"] = None if comparison.axis == "difficulty" else comparison.row["task"]
+    row["level"] = None if test is None or test.level is None else comparison.names[test.level]
     trend = test.trend if test else None
     row |= {
-        "lines": len(one.lines),
+        "lines": len(comparison.lines),
         "statistic": trend.value if trend else None,
         "p_rising": trend.rising if trend else None,
         "p_falling": trend.falling if trend else None,
@@ -44,11 +44,11 @@ def _row(one: Comparison, test: Test | None) -> Row:
         "least_p": min(1.0, 2 * trend.least) if trend else None,
         "violations": test.against if test else None,
         "pairs": test.pairs if test else None,
-        "interaction": one.interaction.value if one.interaction else None,
-        "interaction_p": one.interaction.two_sided if one.interaction else None,
-        "decision": one.decision,
-        "missing": "; ".join(one.missing),
-        "_one": one,
+        "interaction": comparison.interaction.value if comparison.interaction else None,
+        "interaction_p": comparison.interaction.two_sided if comparison.interaction else None,
+        "decision": comparison.decision,
+        "missing": "; ".join(comparison.missing),
+        "_one": comparison,
         "_test": test,
     }
     return row
@@ -92,17 +92,17 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     return [answer, *(_each(one) for one in found)]
 
 
-def _each(one: Comparison) -> Section:
+def _each(comparison: Comparison) -> Section:
     """A comparison, sparsity by sparsity, with what is missing to be sure."""
-    levels = [test for test in one.tests if test.level is not None]
+    levels = [test for test in comparison.tests if test.level is not None]
     drops = {test.level: test for test in levels}
     table = []
-    for level in sorted(one.names):
+    for level in sorted(comparison.names):
         test = drops.get(level)
-        own = [line for line in one.lines if level in line.drops]
+        own = [line for line in comparison.lines if level in line.drops]
         table.append(
             [
-                one.names[level],
+                comparison.names[level],
                 str(len(own)),
                 _number(test.trend.value if test else None),
                 _p(test.trend.two_sided if test else None),
@@ -114,15 +114,15 @@ def _each(one: Comparison) -> Section:
         )
     columns = ("taken", "lines", "trend", "p", "p adjusted", "violations", "easiest drops",
                "hardest drops")  # fmt: skip
-    notes = [text for text in (hypothesis.one_threshold(one),) if text]
-    notes += [f"Missing to be sure: {'; '.join(one.missing)}."] if one.missing else []
-    return Section(one.title, columns, table, tuple(notes))
+    notes = [text for text in (hypothesis.one_threshold(comparison),) if text]
+    notes += [f"Missing to be sure: {'; '.join(comparison.missing)}."] if comparison.missing else []
+    return Section(comparison.title, columns, table, tuple(notes))
 
 
-def _end(own: Sequence[difficulty_trends.Line], level: float, *, hard: bool) -> str:
-    if not own:
+def _end(lines: Sequence[difficulty_trends.Line], level: float, *, hard: bool) -> str:
+    if not lines:
         return ""
-    line = (max if hard else min)(own, key=lambda one: one.order)
+    line = (max if hard else min)(lines, key=lambda one: one.order)
     return f"{cells.percent(line.mean(level))} ({line.label})"
 
 
