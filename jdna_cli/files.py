@@ -6,23 +6,35 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jdna_cli.errors import JdnaError, RequestError
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
+def whole(
+    folder: Path, confirm: Callable[[], None] = lambda: None, *, named_by_content: bool = False
+) -> Iterator[Path]:
     """Yield a temporary folder that becomes `folder` when the block ends without an error.
 
-    What stood at `folder` before is replaced. Files get the modes that the umask gives.
+    Nothing that stands at `folder` is replaced, but an empty folder. Files get the modes that the
+    umask gives.
+
+    Args:
+        folder: the final name.
+        confirm: asked before the folder gets it; raises where it may not.
+        named_by_content: what another process has put there meanwhile is the same, and stays.
 
     Raises:
-        JdnaError: a file could not be written; nothing is left under the final name.
+        JdnaError: a file could not be written, or something stands there; nothing is left under
+            the final name.
     """
     temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # A run's folder is written by one process at a time: other parts are dead predecessors'.
+    old = [temporary] if named_by_content else folder.parent.glob(f".{folder.name}.part-*")
+    for part in old:
+        shutil.rmtree(part, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -30,13 +42,12 @@ def whole(folder: Path) -> Iterator[Path]:
             path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
             _flush(path)
         _flush(temporary)
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
+        confirm()
+        if folder.exists() and any(folder.iterdir()):
+            if named_by_content:
+                return
+            raise JdnaError(f"{folder} is there already, and nothing is replaced")
+        temporary.rename(folder)  # an empty folder gives way
         _flush(folder.parent)
     except OSError as error:
         raise JdnaError(f"{folder} could not be written: {error.strerror or error}") from error

@@ -37,6 +37,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs list": ("jdna runs list", "jdna runs list --task rte --limit 10"),
     "runs show": ("jdna runs show 2", "jdna runs show 2 --json"),
     "runs rm": ("jdna runs rm 2",),
+    "runs gc": ("jdna runs gc --dry-run", "jdna runs gc"),
+    "runs verify": ("jdna runs verify", "jdna runs verify 2 3"),
     "tasks list": ("jdna tasks list", "jdna tasks list --data-dir data"),
     "tasks show": ("jdna tasks show rte > mine.toml",),
     "db path": ("jdna db path",),

@@ -57,11 +57,6 @@ _COLUMNS = (
 )
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps(value, allow_nan=False, default=str))
-
-
 def run_as_json(run: Run) -> dict[str, Any]:
     """The columns of a run that a program needs."""
     values = {name: getattr(run, name) for name in _COLUMNS}

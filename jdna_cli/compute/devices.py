@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +72,3 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
     """The type of a model's weights as a run records it: `bits` and `dtype`."""
     weight = next(model.parameters())
     return {"bits": 8 * weight.element_size(), "dtype": str(weight.dtype).removeprefix("torch.")}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that compute."""
-    names = ("transformers", "accelerate")
-    return {"torch": torch.__version__, **{name: metadata.version(name) for name in names}}

@@ -73,7 +73,7 @@ def _convert(folder: Path, files: list[Path], target: Path) -> None:
     """
     require_space(target, 2 * model_files.size(files))
     names: dict[str, str] = {}
-    with whole(target) as place:
+    with whole(target, named_by_content=True) as place:
         for file in files:
             try:
                 tensors = torch.load(file, map_location="cpu", weights_only=True)

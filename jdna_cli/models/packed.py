@@ -39,7 +39,7 @@ def unpacked(folder: Path, identity: str, below: Path) -> Path:
         return target
     files = sorted(folder.glob(f"{PREFIX}*.safetensors"))
     require_space(target, 4 * model_files.size(files))
-    with whole(target) as place:
+    with whole(target, named_by_content=True) as place:
         for file in files:
             model_files.check_whole(file)
             words, stored = safetensors_io.metadata(file), safetensors_io.entries([file])

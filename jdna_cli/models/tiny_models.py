@@ -29,7 +29,7 @@ def make(name: str, folder: Path) -> Path:
     config, auto = _config(kind, int(width or 64), len(tokenizer))
     torch.manual_seed(0)
     model = auto.from_config(config)
-    with whole(folder) as place:
+    with whole(folder, named_by_content=True) as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
     return folder

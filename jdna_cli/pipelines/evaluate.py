@@ -65,7 +65,7 @@ def evaluate(
         protocol=found.protocol or None,
         examples={spec.split: counted(part.records)},
     )
-    with whole(context.folder) as target:
+    with whole(context.folder, context.confirm) as target:
         write_predictions(target, spec.split, part.records, found)
         write_records(target, spec, outcome)
     return outcome

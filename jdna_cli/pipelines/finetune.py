@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +79,7 @@ def finetune(
     training = Training(model, data.encoded, scorer, spec, start.constraint, accelerator, extras)
     notes: list[str] = []
     if resume:
-        checkpoint, notes = checkpoints.newest(context.work)
+        checkpoint, notes = checkpoints.newest(context.work, context.fingerprint)
         if checkpoint:
             training.resume(checkpoint)
             notes.append(f"resumed at step {checkpoint.step} of {training.total}")
@@ -106,7 +105,7 @@ def finetune(
         remark=_remark(spec, training.parts),
         notes=tuple(notes),
     )
-    with whole(context.folder) as target:
+    with whole(context.folder, context.confirm) as target:
         saved = weights if context.keeps_model else None
         model_files.save(trained, scorer.tokens.tokenizer, target, saved)
         if kept:
@@ -186,10 +185,7 @@ class _Work:
     spec: FinetuneSpec
     task: Task
     given: Models
-    folder: Path
-    data_dir: Path | None
-    work: Path
-    tokens: Path | None
+    context: RunContext
     resume: bool
 
 
@@ -197,10 +193,7 @@ def lead(
     spec: FinetuneSpec, task: Task, given: Models, context: RunContext, resume: bool
 ) -> Outcome:
     """`finetune`, in as many processes as this was started in."""
-    work = context.work
-    distributed.send(
-        _Work(spec, task, given, context.folder, context.data_dir, work, context.tokens, resume)
-    )
+    distributed.send(_Work(spec, task, given, context.silent(), resume))
     return finetune(spec, task, given, context, resume)
 
 
@@ -212,8 +205,7 @@ def follow() -> None:
     told = distributed.receive()
     if told is None:
         return
-    context = RunContext(told.folder, told.data_dir, told.work, tokens=told.tokens)
-    finetune(told.spec, told.task, told.given, context, told.resume)
+    finetune(told.spec, told.task, told.given, told.context, told.resume)
 
 
 @dataclass(frozen=True)

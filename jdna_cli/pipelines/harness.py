@@ -143,7 +143,7 @@ def evaluate(
         device=devices.name(accelerator.device),
         protocol=f"lm-eval {lm_eval.__version__}: {versions}",
     )
-    with whole(context.folder) as target:
+    with whole(context.folder, context.confirm) as target:
         _write_samples(target, results.get("samples", {}))
         write_records(target, spec, outcome)
     return outcome

@@ -58,7 +58,7 @@ def interpolate(
         protocol=here.protocol or None,
         examples={spec.split: counted(part.records)},
     )
-    with whole(context.folder) as target:
+    with whole(context.folder, context.confirm) as target:
         write_records(target, spec, outcome)
     return outcome
 

@@ -66,7 +66,7 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
     layers: dict[str, LayerSparsity] = {}
     notes: list[str] = []
     packed_bits = 0
-    with whole(context.folder) as target:
+    with whole(context.folder, context.confirm) as target:
         with OutputFolder(found, target) as folder, _beside(found, target, earlier) as beside:
             for change in _changes(found, context, notes, folder):
                 entry = found.stored[change.name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jdna_cli.compute import devices
+from jdna_cli.compute.versions import versions
 from jdna_cli.results import Outcome
 from jdna_cli.scoring.scorer import EvalResult
 from jdna_cli.specs import Spec
@@ -23,7 +23,7 @@ def write_predictions(target: Path, split: str, records: Records, result: EvalRe
 
 def write_records(target: Path, spec: Spec, outcome: Outcome) -> None:
     """`spec.json` and `metrics.jsonl`, so that a folder tells what it is without the database."""
-    asked = {"kind": spec.kind, **spec.model_dump(mode="json"), "versions": devices.versions()}
+    asked = {"kind": spec.kind, **spec.model_dump(mode="json"), "versions": versions()}
     (target / "spec.json").write_text(json.dumps(asked, indent=2) + "\n")
     with (target / "metrics.jsonl").open("w") as file:
         for m in outcome.measurements:

@@ -10,7 +10,7 @@ from typing import Any
 from jdna_cli.errors import RequestError
 from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.specs import ModelSource
-from jdna_cli.store.ledger import is_packed
+from jdna_cli.store.identity import is_packed
 from jdna_cli.store.tables import Run
 
 

@@ -20,7 +20,8 @@ from jdna_cli.runs.recording import (
 )
 from jdna_cli.sparsity import criteria
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
-from jdna_cli.store.ledger import NewRun, has_weights, is_packed
+from jdna_cli.store.identity import has_weights, is_packed
+from jdna_cli.store.ledger import NewRun
 from jdna_cli.store.tables import Run
 
 P = TypeVar("P", PruneSpec, FinetuneSpec)

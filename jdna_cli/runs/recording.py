@@ -8,20 +8,24 @@ the work, and records what it returns, or the failure.
 from __future__ import annotations
 
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jdna_cli.compute.versions import versions
 from jdna_cli.observer import Observer, Silent
 from jdna_cli.results import Outcome
 from jdna_cli.signals import StopSignals
-from jdna_cli.store.ledger import Ledger, NewRun
+from jdna_cli.store.ledger import AlreadyRunningError, Ledger, NewRun
 from jdna_cli.store.tables import Run
 
 if TYPE_CHECKING:
     from jdna_cli.run_context import RunContext
+
+WAIT_SECONDS = 1.0  # between looks at a run of another process
 
 
 @dataclass(frozen=True)
@@ -100,43 +104,80 @@ def find(request: Request) -> RecordedRun | None:
 
 
 def execute(request: Request) -> RecordedRun:
-    """Compute what was asked, and record what becomes of it."""
+    """Compute what was asked, and record what becomes of it.
+
+    Where another process computes the same, its result is waited for.
+    """
     workspace, execution = request.workspace, request.prepare()
     ledger, new_run = workspace.ledger, execution.new_run
     workspace.observer.phase("loading libraries")
-    from jdna_cli.compute import devices
     from jdna_cli.run_context import RunContext
     from jdna_cli.runs import precision
 
     if slow := precision.warning(new_run.spec):
         workspace.observer.say(slow)
-    kind = new_run.spec.kind
-    cut_off = ledger.resumable(new_run.fingerprint) if workspace.resume else None
-    if workspace.resume and cut_off is None and kind == "finetune":
-        workspace.observer.say("no run of this request was cut off: starting from the beginning")
-    if cut_off is not None:
-        run = ledger.take_up(cut_off)
-    else:
-        run = ledger.start(new_run, devices.versions(), request.out)
-    folder, work = ledger.folder(run), ledger.work(run)
-    title = f"run {run.id} · {run.kind}"
+    claimed = _claimed(request, new_run)
+    if isinstance(claimed, RecordedRun):
+        return claimed
+    run, fresh = claimed
+    lease = ledger.lease
+    graceful = new_run.spec.kind == "finetune"
     with (
-        ledger.running(run, fresh=cut_off is None),
-        StopSignals(workspace.observer, graceful=kind == "finetune") as stopper,
-        workspace.observer.progress(title) as progress,
+        ledger.running(run, fresh=fresh),
+        StopSignals(workspace.observer, graceful=graceful) as stopper,
+        workspace.observer.progress(f"run {run.id} · {run.kind}") as progress,
     ):
-        tokens = ledger.home / ".tokens"
-        outcome = execution.pipeline(
-            RunContext(
-                folder,
-                workspace.data_dir,
-                work,
-                progress,
-                stopper.asked,
-                tokens,
-                workspace.keeps_model,
-            )
+
+        def stop() -> int:
+            lease.check(run.id)
+            return stopper.asked()
+
+        def told(what: str, done: int, total: int, note: str) -> None:
+            lease.check(run.id)
+            progress(what, done, total, note)
+
+        context = RunContext(
+            folder=ledger.folder(run),
+            data_dir=workspace.data_dir,
+            work=ledger.work(run),
+            progress=told,
+            stop=stop,
+            confirm=lambda: lease.confirm(run.id),
+            fingerprint=new_run.fingerprint,
+            tokens=ledger.home / ".tokens",
+            keeps_model=workspace.keeps_model,
         )
+        outcome = execution.pipeline(context)
         run = ledger.finish(run, outcome)
-    shutil.rmtree(work, ignore_errors=True)
-    return RecordedRun(run, outcome, folder, cached=False, notes=outcome.notes)
+    shutil.rmtree(ledger.work(run), ignore_errors=True)
+    return RecordedRun(run, outcome, ledger.folder(run), cached=False, notes=outcome.notes)
+
+
+def _claimed(request: Request, new_run: NewRun) -> tuple[Run, bool] | RecordedRun:
+    """A run that is this process's now, and whether it is new; or what another has made of it."""
+    workspace, ledger = request.workspace, request.workspace.ledger
+    told = False
+    while True:
+        cut_off = ledger.resumable(new_run.fingerprint) if workspace.resume else None
+        try:
+            if cut_off is not None:
+                return ledger.take_up(cut_off), False
+            run = ledger.start(new_run, versions(), request.out)
+        except AlreadyRunningError as error:
+            if not told:
+                workspace.observer.say(f"{error}: its result is waited for")
+            told = True
+        else:
+            if (found := find(request)) is not None:
+                # Another came to the end between our look and our claim.
+                ledger.forget(run)
+                return found
+            if workspace.resume and new_run.spec.kind == "finetune":
+                workspace.observer.say(
+                    "no run of this request was cut off: starting from the beginning"
+                )
+            return run, True
+        while ledger.running_twin(new_run.fingerprint) is not None:
+            time.sleep(WAIT_SECONDS)
+        if (found := find(request)) is not None:
+            return found

@@ -4,50 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import os
 import platform
+import shutil
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import psutil
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
 from sqlmodel import Session, col, select
 
 from jdna_cli import __version__
 from jdna_cli.errors import InterruptedRunError, JdnaError, RequestError, redact
 from jdna_cli.results import Outcome
-from jdna_cli.specs import ModelSource, Spec
-from jdna_cli.store import database, schema
-from jdna_cli.store.tables import Dynamics, Layer, Metric, Point, Run, Status, Weights
+from jdna_cli.specs import Spec
+from jdna_cli.store import database, liveness, schema
+from jdna_cli.store.liveness import Lease, LostRunError
+from jdna_cli.store.run_reader import RunReader
+from jdna_cli.store.tables import About, Dynamics, File, Layer, Metric, Point, Run, Status
 
-HEARTBEAT_SECONDS = 30.0
-STALE_SECONDS = 600.0
-HASHES = 4  # files at a time
-REMEMBERED = ".identity"  # what a run's model was by content, where it may be taken away
-
-# What determines a model's answers: weights, configuration, tokenizer; not its readme.
-_CONTENT = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.codes",
-    "*.spm",
-    "*.tiktoken",
-)
+IDENTITY = ".database"  # in a home: whose it is
 
 
 @dataclass(frozen=True)
@@ -61,7 +39,15 @@ class NewRun:
     other: int | None = None
 
 
-class Ledger:
+class AlreadyRunningError(JdnaError):
+    """Another process runs the same request."""
+
+    def __init__(self, run: Run | None) -> None:
+        which = "the same request" if run is None else f"run {run.id} of the same request"
+        super().__init__(f"{which} is running{f' on {run.host}' if run else ''}")
+
+
+class Ledger(RunReader):
     """The database of one home folder, opened for writing."""
 
     def __init__(self, home: Path, url: str | None = None) -> None:
@@ -70,7 +56,6 @@ class Ledger:
         Raises:
             RequestError: the home folder or the database cannot be written.
         """
-        self.home = home
         try:
             home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,195 +63,58 @@ class Ledger:
         if not os.access(home, os.W_OK):
             raise RequestError(f"--home: {home} is read-only, name another folder")
         self.url = url or schema.default_url(home)
-        self._engine: Engine = database.prepare(self.url)
+        super().__init__(home, database.prepare(self.url))
+        self._require_own_home()
+        self.lease = Lease(self.engine, home)
         self.recognise_dead()
 
+    def _require_own_home(self) -> None:
+        """Refuse a home whose runs another database has recorded.
+
+        Raises:
+            RequestError: says so.
+        """
+        file = self.home / IDENTITY
+        if not file.is_file() or file.read_text(encoding="utf-8").strip() == self._identity():
+            return
+        if any(path.name.isdigit() for path in self.home.iterdir()):
+            raise RequestError(
+                f"--home: {self.home} has the runs of another database: name the one that it was "
+                "made with, or another home"
+            )
+
+    def _identity(self) -> str:
+        with Session(self.engine) as session:
+            return session.get_one(About, "identity").value
+
+    def _begin(self) -> None:
+        """Say that this process lives, and whose the home is, before the first run is written."""
+        if self.lease.taken:
+            return
+        self.lease.take()
+        file = self.home / IDENTITY
+        part = file.with_name(f"{IDENTITY}.part-{self.lease.token}")
+        part.write_text(f"{self._identity()}\n", encoding="utf-8")
+        part.replace(file)
+
     def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
+        """Own nothing any more, and let go of the database."""
+        self.lease.release()
+        self.engine.dispose()
 
-    # -------------------------------------------------------------------------------------- finding
+    def recognise_dead(self) -> None:
+        """Record runs whose process is gone as interrupted."""
+        liveness.bury(self.engine, self.home)
 
-    def get(self, number: int) -> Run:
-        """The run of this number.
-
-        Raises:
-            RequestError: there is none.
-        """
-        with Session(self._engine) as session:
-            run = session.get(Run, number)
-        if run is None:
-            raise RequestError(f"there is no run {number}: `jdna runs list` shows those there are")
-        return run
-
-    def finished(
-        self, fingerprint: str, fits: Callable[[Run], bool] = lambda run: True
-    ) -> Run | None:
-        """The latest finished run of this fingerprint that fits, and has its files still."""
-        for run in self._twins(fingerprint, Status.finished):
-            if self.folder(run).is_dir() and fits(run):
-                return run
-        return None
-
-    def resumable(self, fingerprint: str) -> Run | None:
-        """The latest run of this fingerprint that was cut off or failed."""
-        return next(iter(self._twins(fingerprint, Status.interrupted, Status.failed)), None)
-
-    def _twins(self, fingerprint: str, *statuses: Status) -> list[Run]:
-        wanted = [status.value for status in statuses]
-        query = (
-            select(Run)
-            .where(Run.fingerprint == fingerprint, col(Run.status).in_(wanted))
-            .order_by(col(Run.id).desc())
-        )
-        with Session(self._engine) as session:
-            return list(session.exec(query))
-
-    def outcome(self, number: int) -> Outcome:
-        """What a finished run measured, as it was recorded."""
-        from jdna_cli import results
-
-        with Session(self._engine) as session:
-            run = session.get_one(Run, number)
-            metrics = session.exec(
-                select(Metric).where(Metric.run == number).order_by(col(Metric.id))
-            )
-            layers = session.exec(
-                select(Layer).where(Layer.run == number).order_by(col(Layer.tensor))
-            )
-            points = session.exec(
-                select(Point).where(Point.run == number).order_by(col(Point.alpha))
-            )
-            moved = session.exec(
-                select(Dynamics)
-                .where(Dynamics.run == number)
-                .order_by(col(Dynamics.step), col(Dynamics.tensor))
-            )
-            return Outcome(
-                measurements=tuple(
-                    results.Measurement(m.split, m.name, m.value, m.step) for m in metrics
-                ),
-                layers=tuple(
-                    results.LayerSparsity(x.tensor, tuple(x.shape), x.kept, x.total) for x in layers
-                ),
-                points=tuple(results.Point(p.alpha, p.loss, p.score) for p in points),
-                movements=tuple(
-                    results.Movement(**row.model_dump(exclude={"run"})) for row in moved
-                ),
-                bits=run.bits,
-                bits_per_weight=run.bits_per_weight,
-                device=run.device or "",
-                dtype=run.dtype,
-                protocol=run.protocol,
-                remark=run.remark,
-            )
-
-    def seconds(self) -> dict[tuple[str, str | None, str | None], float]:
-        """How long finished runs took on average, by kind, model, and task."""
-        query = select(Run).where(Run.status == Status.finished.value)
-        found: dict[tuple[str, str | None, str | None], list[float]] = {}
-        with Session(self._engine) as session:
-            for run in session.exec(query):
-                if run.finished_at is not None:
-                    spent = (run.finished_at - run.started_at).total_seconds()
-                    found.setdefault((run.kind, run.model, run.task), []).append(spent)
-        return {key: sum(own) / len(own) for key, own in found.items()}
-
-    def folder(self, run: Run) -> Path:
-        """The folder of a run's files."""
-        return self.home / (run.artifact or str(run.id))
-
-    def work(self, run: Run) -> Path:
-        """The folder of a run's checkpoints while it is not finished."""
-        return self.home / f".work-{run.id}"
-
-    def model_of(self, number: int, *, look: bool = False) -> tuple[ModelSource, Run]:
-        """The model that run `number` wrote; to `look` something up, what it was is enough.
-
-        Raises:
-            RequestError: it wrote none, has not finished, or its files are gone.
-        """
-        run = self.get(number)
-        if run.kind not in ("prune", "finetune"):
-            raise RequestError(f"run:{number} is an {run.kind} run, it wrote no model")
-        if run.status != Status.finished.value:
-            raise RequestError(f"run:{number} is {run.status}, only a finished run has a model")
-        folder = self.folder(run)
-        if not (folder / "config.json").is_file():
-            raise RequestError(f"run:{number}: its files are gone from {folder}")
-        if not has_weights(folder) and not (look and (folder / REMEMBERED).is_file()):
-            raise RequestError(f"run:{number}: its model was not kept; make it again with --force")
-        mask = folder / "mask.safetensors"
-        identity = self.identity(folder)
-        return ModelSource(f"run:{number}", folder, identity, mask if mask.is_file() else None), run
-
-    def knew_model(self, number: int) -> bool:
-        """Whether the model of a finished run is there, or what it was is remembered."""
-        folder = self.folder(self.get(number))
-        there = has_weights(folder) or (folder / REMEMBERED).is_file()
-        return there or not (folder / "config.json").is_file()
-
-    def writer_of(self, folder: Path) -> int | None:
-        """The finished run whose model stands in `folder`, if one does."""
-        place = folder.resolve()
-        query = (
-            select(Run)
-            .where(Run.status == Status.finished.value, col(Run.kind).in_(("prune", "finetune")))
-            .where(col(Run.artifact).in_((str(place), place.name)))
-            .order_by(col(Run.id).desc())
-        )
-        with Session(self._engine) as session:
-            found = (run.id for run in session.exec(query) if self.folder(run).resolve() == place)
-            return next(found, None)
-
-    def name_of(self, identity: str, otherwise: str) -> str:
-        """The name under which these weights were first seen, so that one model has one name."""
-        query = select(Run.model).where(Run.model_identity == identity, col(Run.model).is_not(None))
-        with Session(self._engine) as session:
-            return session.exec(query.order_by(col(Run.id)).limit(1)).first() or otherwise
-
-    def identity(self, folder: Path) -> str:
-        """Hash of a model folder's content: weights, configuration, tokenizer."""
-        if not has_weights(folder) and (folder / REMEMBERED).is_file():
-            return (folder / REMEMBERED).read_text().strip()
-        files = sorted(
-            file
-            for file in folder.iterdir()
-            if file.is_file() and any(fnmatch(file.name, pattern) for pattern in _CONTENT)
-        )
-        # Hashing lets go of the interpreter: the shards of a large model side by side.
-        with ThreadPoolExecutor(HASHES) as pool:
-            sums = list(pool.map(self._sha256, files))
-        text = "\n".join(f"{file.name}:{own}" for file, own in zip(files, sums, strict=True))
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-    def _sha256(self, file: Path) -> str:
-        path, state = str(file.resolve()), file.stat()
-        remembered = file.suffix == ".safetensors"
-        if remembered:
-            with Session(self._engine) as session:
-                row = session.get(Weights, path)
-                if row and (row.size, row.modified_ns) == (state.st_size, state.st_mtime_ns):
-                    return row.sha256
-        with file.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-        if remembered:
-            with Session(self._engine) as session:
-                session.merge(
-                    Weights(
-                        path=path,
-                        size=state.st_size,
-                        modified_ns=state.st_mtime_ns,
-                        sha256=found,
-                    )
-                )
-                session.commit()
-        return found
-
-    # -------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------ a run begins
 
     def start(self, opening: NewRun, versions: dict[str, str], artifact: Path | None) -> Run:
-        """Record that a run starts."""
+        """Record that a run starts, in this process; there is one of each request at a time.
+
+        Raises:
+            AlreadyRunningError: another process runs the same.
+        """
+        self._begin()
         run = Run(
             kind=opening.spec.kind,
             spec=opening.spec.model_dump(mode="json"),
@@ -277,9 +125,10 @@ class Ledger:
             versions={"jdna": __version__, "python": platform.python_version(), **versions},
             git_commit=_source_commit(),
             **opening.columns,
-            **self._alive(),
+            started_at=dt.datetime.now(dt.UTC),
+            **self._mine(),
         )
-        with Session(self._engine, expire_on_commit=False) as session:
+        with self._claim(opening.fingerprint) as session:
             session.add(run)
             session.flush()
             run.artifact = run.artifact or str(run.id)
@@ -287,42 +136,67 @@ class Ledger:
         return run
 
     def take_up(self, run: Run) -> Run:
-        """Record that a cut-off run goes on, in this process."""
-        with Session(self._engine, expire_on_commit=False) as session:
-            found = session.get_one(Run, run.id)
-            for name, value in self._alive().items():
-                if name != "started_at":
-                    setattr(found, name, value)
-            found.finished_at, found.error = None, None
-            session.commit()
-        return found
+        """Record that a cut-off run goes on, in this process.
 
-    def _alive(self) -> dict[str, Any]:
-        now = dt.datetime.now(dt.UTC)
+        Raises:
+            AlreadyRunningError: another process has taken it up, or runs the same.
+        """
+        self._begin()
+        cut_off = (Status.interrupted.value, Status.failed.value)
+        with self._claim(run.fingerprint) as session:
+            values = {**self._mine(), "finished_at": None, "error": None}
+            mine = sa.update(Run).where(col(Run.id) == run.id, col(Run.status).in_(cut_off))
+            if session.connection().execute(mine.values(**values)).rowcount != 1:
+                session.rollback()
+                raise AlreadyRunningError(self.get(run.id or 0))
+            session.commit()
+            # What a dead predecessor had finished but not recorded is made again from there.
+            if self.is_own(folder := self.folder(run)):
+                shutil.rmtree(folder, ignore_errors=True)
+            return session.get_one(Run, run.id)
+
+    @contextlib.contextmanager
+    def _claim(self, fingerprint: str) -> Iterator[Session]:
+        """A transaction that fails where another process runs the same request."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            try:
+                yield session
+            except sa.exc.IntegrityError as error:
+                session.rollback()
+                if not any(name in str(error.orig) for name in ("uq_run_running", "fingerprint")):
+                    raise
+                # It may have ended since.
+                raise AlreadyRunningError(self.running_twin(fingerprint)) from None
+
+    def running_twin(self, fingerprint: str) -> Run | None:
+        """The run of this fingerprint that a living process works on."""
+        self.recognise_dead()
+        return next(iter(self._twins(fingerprint, Status.running)), None)
+
+    def _mine(self) -> dict[str, Any]:
         return {
             "status": Status.running.value,
-            "started_at": now,
-            "heartbeat_at": now,
+            "owner": self.lease.token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
         }
+
+    # -------------------------------------------------------------------------------- a run ends
 
     @contextlib.contextmanager
     def running(self, run: Run, *, fresh: bool) -> Iterator[None]:
-        """Keep the run's heartbeat; record it as failed or interrupted if the block raises.
+        """Record a run as failed or interrupted if the block raises.
 
         A `fresh` run whose request turns out to be wrong is forgotten.
         """
-        stopped = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(run.id, stopped), daemon=True)
-        thread.start()
         try:
             yield
+        except LostRunError:
+            raise  # it is another's: nothing is said of it
         except RequestError as error:
             # Nothing was run; a run that was taken up again stays what it was.
             if fresh:
-                self.remove(self._end(run, Status.failed, str(error)))
+                self.forget(run)
             else:
                 self._end(run, Status.failed, str(error))
             raise
@@ -335,24 +209,31 @@ class Ledger:
             )
             self._end(run, Status.failed, text)
             raise
-        finally:
-            stopped.set()
-            thread.join()
 
-    def _beat(self, number: int, stopped: threading.Event) -> None:
-        while not stopped.wait(HEARTBEAT_SECONDS):
-            with self._engine.begin() as connection:
-                now = dt.datetime.now(dt.UTC)
-                where = sa.update(Run).where(col(Run.id) == number)
-                connection.execute(where.values(heartbeat_at=now))
+    def _change(self, session: Session, run: Run, **values: Any) -> None:
+        """Change a run that is this process's, in one statement.
+
+        Raises:
+            LostRunError: it is not.
+        """
+        statement = sa.update(Run).where(col(Run.id) == run.id, *self.lease.owned())
+        if session.connection().execute(statement.values(**values)).rowcount != 1:
+            raise LostRunError(run.id)
 
     def finish(self, run: Run, outcome: Outcome) -> Run:
-        """Record what a run measured, all of it or nothing."""
+        """Record what a run measured, all of it or nothing.
+
+        Raises:
+            LostRunError: it is not this process's any more.
+        """
         number = run.id
         assert number is not None
-        with Session(self._engine, expire_on_commit=False) as session:
+        written = self.digests(self.folder(run))
+        with Session(self.engine, expire_on_commit=False) as session:
+            self._change(session, run, status=Status.finished.value)
+            for name, size, sum_ in written:
+                session.add(File(run=number, name=name, size=size, sha256=sum_))
             found = session.get_one(Run, run.id)
-            found.status = Status.finished.value
             found.finished_at = dt.datetime.now(dt.UTC)
             found.device = outcome.device
             found.bits = outcome.bits
@@ -379,6 +260,29 @@ class Ledger:
             session.commit()
         return found
 
+    def forget(self, run: Run) -> None:
+        """Take back that a run started, of which nothing was made.
+
+        Raises:
+            LostRunError: it is not this process's any more.
+        """
+        with Session(self.engine) as session:
+            mine = sa.delete(Run).where(col(Run.id) == run.id, *self.lease.owned())
+            if session.connection().execute(mine).rowcount != 1:
+                raise LostRunError(run.id)
+            session.commit()
+
+    def _end(self, run: Run, status: Status, error: str) -> None:
+        with Session(self.engine) as session:
+            self._change(
+                session,
+                run,
+                status=status.value,
+                finished_at=dt.datetime.now(dt.UTC),
+                error=redact(" ".join(error.split()))[:1000],
+            )
+            session.commit()
+
     def adopt(
         self, columns: dict[str, Any], outcome: Outcome, files: dict[str, bytes],
         parent: int | None, other: int | None,
@@ -392,9 +296,10 @@ class Ledger:
             parent: the run here that its model came from.
             other: interpolate: the run here at the other end.
         """
-        run = Run(**{**columns, "status": Status.running.value}, parent=parent, other=other)
+        self._begin()
+        run = Run(**{**columns, **self._mine()}, parent=parent, other=other)
         ended = run.finished_at
-        with Session(self._engine, expire_on_commit=False) as session:
+        with Session(self.engine, expire_on_commit=False) as session:
             session.add(run)
             session.flush()
             run.artifact = str(run.id)
@@ -406,22 +311,12 @@ class Ledger:
             (part / Path(name).name).write_bytes(content)
         part.rename(folder)
         found = self.finish(run, outcome)
-        with Session(self._engine, expire_on_commit=False) as session:
+        with Session(self.engine, expire_on_commit=False) as session:
             # When it ended there, not when it came here.
             found = session.merge(found)
             found.finished_at = ended
             session.commit()
         return found
-
-    def _end(self, run: Run, status: Status, error: str) -> int:
-        with Session(self._engine) as session:
-            found = session.get_one(Run, run.id)
-            found.status = status.value
-            found.finished_at = dt.datetime.now(dt.UTC)
-            found.error = redact(" ".join(error.split()))[:1000]
-            session.commit()
-        assert run.id is not None
-        return run.id
 
     def remove(self, number: int) -> Run:
         """Delete a run's rows; its files are the caller's.
@@ -432,7 +327,7 @@ class Ledger:
         run = self.get(number)
         if run.status == Status.running.value:
             raise RequestError(f"run {number} is running on {run.host}, stop it first")
-        with Session(self._engine) as session:
+        with Session(self.engine) as session:
             used = sa.or_(col(Run.parent) == number, col(Run.other) == number)
             if children := session.exec(select(Run.id).where(used)).all():
                 listed = ", ".join(map(str, children))
@@ -440,43 +335,6 @@ class Ledger:
             session.delete(session.get_one(Run, number))
             session.commit()
         return run
-
-    def recognise_dead(self) -> None:
-        """Record runs whose process is gone as interrupted."""
-        query = select(Run).where(Run.status == Status.running.value)
-        with Session(self._engine) as session:
-            for run in session.exec(query):
-                if not _lives(run):
-                    run.status = Status.interrupted.value
-                    run.finished_at = dt.datetime.now(dt.UTC)
-                    run.error = "its process ended without a word"
-            session.commit()
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a run's folder still holds its model, in whatever form."""
-    beside = ("mask.safetensors", "grid.safetensors")
-    return any(file.name not in beside for file in folder.glob("*.safetensors"))
-
-
-def is_packed(folder: Path) -> bool:
-    """Whether a folder holds a model in its compact form."""
-    return any(folder.glob("packed-*.safetensors"))
-
-
-def _lives(run: Run) -> bool:
-    """Whether the run's process is still there, as far as can be told from here."""
-    if run.host == socket.gethostname() and run.pid is not None:
-        try:
-            started = psutil.Process(run.pid).create_time()
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.AccessDenied:
-            return True
-        return run.process_started is None or abs(started - run.process_started) < 1.0
-    beat = run.heartbeat_at or run.started_at
-    beat = beat if beat.tzinfo else beat.replace(tzinfo=dt.UTC)
-    return (dt.datetime.now(dt.UTC) - beat).total_seconds() < STALE_SECONDS
 
 
 def _source_commit() -> str | None:

@@ -53,6 +53,26 @@ def query(url: str, sql: str, parameters: Sequence[Any] = ()) -> Rows:
     return _query_server(url, sql, parameters)
 
 
+def dead_runs(url: str, home: Path) -> list[int]:
+    """Runs that are recorded as running, and whose process has died; nothing is written.
+
+    Args:
+        url: the database.
+        home: the folder that processes' locks are in.
+    """
+    from jdna_cli.store.locks import is_dead
+
+    clock = "(julianday('now') - 2440587.5) * 86400.0"
+    if not url.startswith("sqlite"):
+        clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+    sql = (
+        f"SELECT run.id, owner.token, owner.expires - {clock}, owner.boot FROM run "  # noqa: S608
+        "LEFT JOIN owner ON owner.token = run.owner WHERE run.status = 'running'"
+    )
+    rows = query(url, sql).rows
+    return [number for number, *owner in rows if is_dead(home, *owner)]
+
+
 def require_schema(url: str, expected: str) -> None:
     """Refuse to report on a schema other than `expected`.
 

@@ -71,6 +71,14 @@ class Run(SQLModel, table=True):
         ),
         sa.CheckConstraint("sparsity >= 0 AND sparsity < 1", name="sparsity"),
         sa.Index("ix_run_recipe_seed", "recipe", "seed"),
+        # One process at a time runs a request.
+        sa.Index(
+            "uq_run_running",
+            "fingerprint",
+            unique=True,
+            sqlite_where=sa.text("status = 'running'"),
+            postgresql_where=sa.text("status = 'running'"),
+        ),
         {
             "info": {"description": "One row per execution of one command."},
             "sqlite_autoincrement": True,
@@ -128,13 +136,15 @@ class Run(SQLModel, table=True):
     seed: int | None = _integer("seed of head, order of examples, dropout, and subset")
     started_at: dt.datetime = _moment("when it started (UTC)", null=False)
     finished_at: dt.datetime | None = _moment("when it ended, however it ended (UTC)")
-    heartbeat_at: dt.datetime | None = _moment("when its process last said that it lives (UTC)")
-    host: str | None = _text("machine of its process")
-    pid: int | None = _integer("number of its process")
-    process_started: float | None = _number("when its process started, seconds since 1970")
+    owner: str | None = _text("token of the process that runs it, or ran it last")
+    host: str | None = _text("machine of that process")
+    pid: int | None = _integer("number of that process there")
     device: str | None = _text("what computed")
     versions: dict[str, Any] = _json("versions of jdna, Python, and the libraries that compute")
     git_commit: str | None = _text("commit of jdna's own source tree, if it ran from one")
+    verified_at: dt.datetime | None = _moment(
+        "when all its files were last read and found to be what it wrote (UTC)"
+    )
     artifact: str | None = _text("folder of its files; relative to the home folder if inside it")
     protocol: str | None = _text(
         "how it was measured: signatures of BLEU and chrF, windows of a text, rule of a choice"
@@ -151,12 +161,68 @@ class Run(SQLModel, table=True):
     error: str | None = _text("why it failed or was interrupted, in one line")
 
 
+class Owner(SQLModel, table=True):
+    """One process that runs something, while it does."""
+
+    __tablename__ = "owner"
+    __table_args__ = (
+        {"info": {"description": "One row per process that runs something; until when it lives."}},
+    )
+
+    token: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="random; run.owner"))
+    host: str = _text("its machine", null=False)
+    pid: int = _integer("its number there", null=False)
+    boot: str = _text("the kernel that it runs on, since its last start", null=False)
+    expires: float = _number(
+        "until when it is thought to live, seconds since 1970 by the database's clock", null=False
+    )
+
+
+class Hold(SQLModel, table=True):
+    """A model that a process still needs."""
+
+    __tablename__ = "hold"
+    __table_args__ = (
+        {"info": {"description": "One row per model that a living process, as a sweep's, needs."}},
+    )
+
+    run: int = _of_run("the run that wrote the model", key=True)
+    owner: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="token of the process"))
+
+
+class File(SQLModel, table=True):
+    """One file that a run wrote."""
+
+    __tablename__ = "file"
+    __table_args__ = (
+        {"info": {"description": "One row per file of a finished run, as it was written."}},
+    )
+
+    run: int = _of_run("the run", key=True)
+    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="in the run's folder"))
+    size: int = _integer("its bytes", null=False)
+    sha256: str = _text("hash of its content", null=False)
+
+
+class About(SQLModel, table=True):
+    """What the database is."""
+
+    __tablename__ = "about"
+    __table_args__ = ({"info": {"description": "What this database is: its identity."}},)
+
+    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="identity"))
+    value: str = _text("a random name, which its home folder has too", null=False)
+
+
 class Metric(SQLModel, table=True):
     """One measured number of a run."""
 
     __tablename__ = "metric"
     __table_args__ = (
         sa.Index("ix_metric_run_name", "run", "name"),
+        sa.Index(
+            "uq_metric_once", "run", "split", "name", sa.text("coalesce(step, -1)"), unique=True
+        ),
         {"info": {"description": "One row per number: results (no step) and training curves."}},
     )
 
@@ -245,4 +311,5 @@ class Weights(SQLModel, table=True):
     path: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="the file"))
     size: int = _integer("its bytes when it was hashed", null=False)
     modified_ns: int = _integer("its time of change when it was hashed, in nanoseconds", null=False)
+    inode: int | None = _integer("its number in the file system when it was hashed")
     sha256: str = _text("hash of its content", null=False)

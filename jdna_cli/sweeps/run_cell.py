@@ -14,7 +14,8 @@ from jdna_cli.results import Outcome
 from jdna_cli.runs import evaluate, finetune, interpolate, prune, recording
 from jdna_cli.runs.model_lookup import NeverWrittenError
 from jdna_cli.runs.recording import OpenWorkspace, RecordedRun, Request
-from jdna_cli.store.ledger import REMEMBERED, Ledger, has_weights
+from jdna_cli.store.identity import REMEMBERED, has_weights
+from jdna_cli.store.ledger import Ledger
 from jdna_cli.store.tables import Run
 from jdna_cli.sweeps.cells import Cell, resolved
 

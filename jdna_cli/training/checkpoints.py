@@ -30,6 +30,8 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` below `folder`, keep the newest two, drop the rest."""
+    # One of this step that is damaged, or another's.
+    shutil.rmtree(folder / f"checkpoint-{checkpoint.step}", ignore_errors=True)
     with whole(folder / f"checkpoint-{checkpoint.step}") as target:
         save_file(checkpoint.tensors, target / "tensors.safetensors")
         (target / "state.json").write_text(json.dumps(checkpoint.state))
@@ -47,8 +49,13 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(found[1]) for found in names if found), reverse=True)
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose files are all as they were written, and notes on damaged ones."""
+def newest(folder: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of a request, and notes on those that are none.
+
+    Args:
+        folder: of a run's checkpoints.
+        fingerprint: of the request; another's checkpoint is not gone on from.
+    """
     notes = []
     for step in steps(folder):
         path = folder / f"checkpoint-{step}"
@@ -56,6 +63,9 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             notes.append(f"checkpoint of step {step} is damaged ({damage}), using the one before")
             continue
         state = json.loads((path / "state.json").read_text())
+        if state.get("fingerprint", fingerprint) != fingerprint:
+            notes.append(f"checkpoint of step {step} is another request's, it is not taken")
+            continue
         return Checkpoint(step, load_file(path / "tensors.safetensors"), state), notes
     return None, notes
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -164,7 +163,7 @@ class Training:
             asked = distributed.broadcast_int(context.stop()) if done < self.total else 0
             if asked or (every and done % every == 0 and done < self.total):
                 journal.seconds += time.perf_counter() - began
-                self._checkpoint(context.work, done)
+                self._checkpoint(context, done)
                 began = time.perf_counter()
             if asked:
                 raise InterruptedRunError(f"interrupted at step {done} of {self.total}", asked)
@@ -217,7 +216,7 @@ class Training:
         self._recent.clear()
         return math.fsum(losses) / len(losses)
 
-    def _checkpoint(self, work: Path, done: int) -> None:
+    def _checkpoint(self, context: RunContext, done: int) -> None:
         self._constraint.verify(done)
         self._journal.window = self._losses(done) if self._recent else []
         tensors = distributed.gathered(checkpoints.random_state(self.accelerator.device))
@@ -233,10 +232,14 @@ class Training:
         tensors |= {f"held.{name}": tensor for name, tensor in self._constraint.state().items()}
         if self._extras.rounds is not None:
             tensors |= {f"mask.{n}": torch.from_numpy(m.bits) for n, m in self.kept.items()}
-        state: dict[str, Any] = {"journal": self._journal.as_json(), "parts": self.parts}
+        state: dict[str, Any] = {
+            "fingerprint": context.fingerprint,
+            "journal": self._journal.as_json(),
+            "parts": self.parts,
+        }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        checkpoints.save(work, Checkpoint(done, tensors, state))
+        checkpoints.save(context.work, Checkpoint(done, tensors, state))
 
 
 def _put(there: Tensor, full: Tensor) -> None:

@@ -156,7 +156,9 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing(jdna, bert, args, messag
     one_line(found)
     rows = jdna.home.is_dir() and jdna("runs", "list", "--json").json["runs"]
     assert not rows
-    assert not [p for p in jdna.home.glob("*") if not p.name.startswith("jdna.db")]
+    assert not [
+        p for p in jdna.home.glob("*") if not p.name.startswith(("jdna.db", ".database", ".owners"))
+    ]
 
 
 def test_a_wrong_request_in_json_is_still_one_object(jdna, bert):

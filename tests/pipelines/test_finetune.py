@@ -253,7 +253,9 @@ def test_a_killed_process_leaves_what_resume_finishes(jdna, bert, tmp_path):
     assert not resumed["run"]["cached"]
     again = weights(home / "2")
     assert all(torch.equal(bits(whole[n]), bits(again[n])) for n in whole)
-    assert not list(home.glob(".*"))
+    left = {path.name for path in home.glob(".*")}
+    assert left == {".database", ".owners"}
+    assert not list((home / ".owners").iterdir())
     status = jdna("db", "query", "SELECT status FROM run", "--home", home, "--json").json["rows"]
     assert status == [["finished"], ["finished"]]
 
@@ -294,10 +296,13 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path):
             elif damage == "flipped":
                 content[len(content) // 2] ^= 1
                 file.write_bytes(content)
-            found, notes = checkpoints.newest(work)
+            found, notes = checkpoints.newest(work, "")
             assert found is not None
             assert found.step == 4
             assert "step 5 is damaged" in notes[0]
+    found, notes = checkpoints.newest(tmp_path / "work", "of another seed")
+    assert found is None
+    assert all("is another request's" in note for note in notes)
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_at_its_step(jdna, bert):

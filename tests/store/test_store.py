@@ -139,28 +139,8 @@ def test_a_run_is_recorded_whole_or_not_at_all(ledger):
     assert ledger.get(run.id).status == "running"
 
 
-def test_a_dead_process_is_recognised_and_a_live_one_left_alone(ledger):
-    alive = ledger.start(NewRun(PRUNE, "f"), {}, None)
-    dead = ledger.start(NewRun(PRUNE, "f"), {}, None)
-    elsewhere = ledger.start(NewRun(PRUNE, "f"), {}, None)
-    stale = ledger.start(NewRun(PRUNE, "f"), {}, None)
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    write(ledger, "UPDATE run SET pid = :pid WHERE id = :id", pid=process.pid, id=dead.id)
-    for other in (elsewhere, stale):
-        write(ledger, "UPDATE run SET host = 'x' WHERE id = :id", id=other.id)
-    past = "2020-01-01 00:00:00.000000"
-    write(ledger, "UPDATE run SET heartbeat_at = :past WHERE id = :id", past=past, id=stale.id)
-    Ledger(ledger.home, ledger.url).close()
-    status = {run.id: ledger.get(run.id).status for run in (alive, dead, elsewhere, stale)}
-    assert status == {
-        alive.id: "running",
-        dead.id: "interrupted",
-        elsewhere.id: "running",
-        stale.id: "interrupted",
-    }
-
-
+# SQLite cannot tell what an index of an expression is; PostgreSQL compares it.
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
 def test_the_tables_are_what_the_migrations_make(ledger):
     with database.open_engine(url(ledger)).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -285,10 +265,11 @@ def test_any_name_is_only_a_name(ledger, name):
     except UnicodeEncodeError:
         return
     spec = PruneSpec(model=name, sparsity=0.5)
-    run = ledger.start(NewRun(spec, "f", {"model": name}), {}, None)
+    run = ledger.start(NewRun(spec, name, {"model": name}), {}, None)
     found = reading.query(url(ledger), "SELECT model FROM run WHERE model = ?", [name]).rows
     assert (name,) in found
     assert ledger.get(run.id).spec["model"] == name
+    ledger.finish(run, Outcome())
 
 
 def record(ledger, recipe, score, *, kind="finetune", split="validation", **columns):
@@ -398,7 +379,7 @@ def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
 def test_a_full_disk_fails_the_run_and_keeps_the_rest(on_file):
     on_file.finish(on_file.start(NewRun(PRUNE, "f"), {}, None), Outcome())
     run = on_file.start(NewRun(PRUNE, "g"), {}, None)
-    engine = on_file._engine
+    engine = on_file.engine
 
     @sa.event.listens_for(engine, "connect")
     def _small(connection, _):

@@ -9,7 +9,7 @@ import typer
 from jdna_cli.cli import examples
 from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
-from jdna_cli.cli.run_output import print_json
+from jdna_cli.console import print_json
 from jdna_cli.errors import redact
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
-from jdna_cli.cli.run_output import print_json
-from jdna_cli.console import tell
+from jdna_cli.console import print_json, say, tell
 from jdna_cli.errors import JdnaError
 from jdna_cli.store import schema
 
@@ -32,7 +31,8 @@ def doctor(
         for name, ok, detail in checks:
             tell(f"{'ok ' if ok else 'BAD'}  {name:14} {detail}", indent=" " * 20)
     if not all(ok for _, ok, _ in checks):
-        raise JdnaError("something is wrong, see the lines marked BAD")
+        say("jdna: something is wrong, see the lines marked BAD")
+        raise typer.Exit(1)
 
 
 def _machine_checks() -> list[tuple[str, bool, str]]:
@@ -40,11 +40,12 @@ def _machine_checks() -> list[tuple[str, bool, str]]:
 
     from jdna_cli import __version__
     from jdna_cli.compute import devices
+    from jdna_cli.compute.versions import versions
 
     cuda = torch.cuda.is_available()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    libraries = " ".join(f"{name} {version}" for name, version in devices.versions().items())
+    libraries = " ".join(f"{name} {version}" for name, version in versions().items())
     return [
         ("jdna", True, f"{__version__}, Python {platform.python_version()}"),
         ("libraries", True, libraries),
@@ -87,6 +88,18 @@ def _home_checks(home: Path, url: str | None) -> list[tuple[str, bool, str]]:
     try:
         reading.require_schema(url_of(home, url), schema.head())
         count = reading.query(url_of(home, url), "SELECT COUNT(*) FROM run").rows[0][0]
-        return [*found, ("database", True, f"schema {schema.head()}, {count} runs")]
+        found.append(("database", True, f"schema {schema.head()}, {count} runs"))
+        return [*found, ("files", True, _verification(url_of(home, url)))]
     except JdnaError as error:
         return [*found, ("database", False, str(error))]
+
+
+def _verification(url: str) -> str:
+    """When the files of runs were last compared with what was written."""
+    from jdna_cli.store import reading
+
+    sql = "SELECT COUNT(*), COUNT(verified_at) FROM run WHERE status = 'finished'"
+    count, verified = reading.query(url, sql).rows[0]
+    if count == verified:
+        return f"{count} finished runs, all verified"
+    return f"{count - verified} of {count} finished runs never verified: jdna runs verify"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +11,7 @@ from jdna_cli import clock, command_line
 from jdna_cli.cli import completing, examples
 from jdna_cli.cli.opening import require_database, url_of
 from jdna_cli.cli.options import common
-from jdna_cli.cli.run_output import print_json
-from jdna_cli.console import place, tell
-
-if TYPE_CHECKING:
-    pass
-
+from jdna_cli.console import place, print_json, say, size, tell
 
 runs = typer.Typer(help="List, show, or remove recorded runs.", no_args_is_help=True)
 
@@ -41,17 +36,22 @@ def list_runs(
     """The latest runs, the newest last."""
     from jdna_cli.reports.query import name_models
     from jdna_cli.reports.rendering import tables
-    from jdna_cli.store import reading
+    from jdna_cli.store import reading, schema
 
+    url = url_of(home, db)
+    reading.require_schema(url, schema.head())
+    # Of a run whose process has died nobody may have taken note yet.
+    dead = ", ".join(map(str, reading.dead_runs(url, home))) or "0"
+    state = f"CASE WHEN run.id IN ({dead}) THEN 'interrupted' ELSE run.status END"
     where, values = ["1 = 1"], []
-    for column, value in (("task", task), ("status", status)):
+    for column, value in (("run.task", task), (state, status)):
         if value is not None:
-            where.append(f"run.{column} = ?")
+            where.append(f"{column} = ?")
             values.append(value)
     found = reading.query(
-        url_of(home, db),
-        "SELECT run.id, run.kind, run.status, run.model, run.task, run.regime, run.pattern, "  # noqa: S608
-        "run.sparsity, run.criterion, run.quantization, run.seed, metric.name, "
+        url,
+        f"SELECT run.id, run.kind, {state} AS status, run.model, run.task, run.regime, "  # noqa: S608
+        "run.pattern, run.sparsity, run.criterion, run.quantization, run.seed, metric.name, "
         "metric.value AS score, run.error FROM run "
         "LEFT JOIN metric ON metric.run = run.id AND metric.name = run.metric "
         f"AND metric.step IS NULL WHERE {' AND '.join(where)} ORDER BY run.id DESC LIMIT {limit}",
@@ -146,8 +146,9 @@ def remove_run(
     folder, work = ledger.folder(run), ledger.work(run)
     ledger.close()
     # A folder that was named with --out is the user's.
-    own = folder.parent.resolve() == home.resolve()
-    for path in (folder, work) if own else (work,):
+    own = ledger.is_own(folder)
+    parts = home.glob(f".{number}.part-*")
+    for path in (*((folder,) if own else ()), work, *parts):
         if path.is_dir():
             shutil.rmtree(path)
     if as_json:
@@ -155,3 +156,79 @@ def remove_run(
     else:
         there = place(folder)
         tell(f"removed run {number}{f' and {there}' if own else f'; its files stay at {there}'}")
+
+
+@runs.command("gc", epilog=examples.of("runs gc"))
+def collect(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and stop.")
+    ] = False,
+    home: common.Home = common.DEFAULT_HOME,
+    db: common.Db = None,
+    as_json: common.Json = False,
+) -> None:
+    """Remove what no finished, running, or resumable run needs: parts, checkpoints, stray folders.
+
+    Recorded runs and their files stay; `runs rm` removes those.
+    """
+    from jdna_cli.store import housekeeping
+    from jdna_cli.store.ledger import Ledger
+
+    require_database(home, db)
+    ledger = Ledger(home, db)
+    found = housekeeping.leftovers(ledger)
+    total = sum(one.bytes for one in found)
+    if not dry_run:
+        housekeeping.remove(ledger, found)
+    ledger.close()
+    if as_json:
+        gone = [{"path": str(one.path), "bytes": one.bytes, "why": one.why} for one in found]
+        print_json({"removed": not dry_run, "bytes": total, "paths": gone})
+        return
+    for one in found:
+        tell(f"{place(one.path)}  {size(one.bytes)}  {one.why}")
+    what = "would be freed" if dry_run else "freed"
+    tell(f"{size(total)} {what}" if found else "nothing is left over")
+
+
+@runs.command("verify", epilog=examples.of("runs verify"))
+def verify(
+    numbers: Annotated[
+        list[int] | None,
+        typer.Argument(
+            metavar="[ID]...",
+            help="Numbers of runs; all that have finished by default.",
+            show_default=False,
+            autocompletion=completing.numbers,
+        ),
+    ] = None,
+    home: common.Home = common.DEFAULT_HOME,
+    db: common.Db = None,
+    as_json: common.Json = False,
+) -> None:
+    """Read every file that runs wrote, and compare it with its recorded hash.
+
+    Exit code 1 where a file has changed or is gone.
+    """
+    from jdna_cli.store import housekeeping
+    from jdna_cli.store.ledger import Ledger
+
+    require_database(home, db)
+    ledger = Ledger(home, db)
+    done = housekeeping.verify(ledger, numbers or [])
+    ledger.close()
+    wrong = [one for one in done if one.problems and one.files]
+    if as_json:
+        rows = [{"run": one.run, "files": one.files, "ok": one.ok, "problems": one.problems}
+                for one in done]  # fmt: skip
+        print_json({"runs": rows, "ok": not wrong})
+    else:
+        for one in done:
+            for problem in one.problems:
+                tell(f"run {one.run}: {problem}")
+        files = sum(one.files for one in done)
+        right = sum(one.ok for one in done)
+        tell(f"{right} of {len(done)} runs as they were written, {files:,} files read")
+    if wrong:
+        say(f"jdna: {len(wrong)} runs have files that are not what they wrote")
+        raise typer.Exit(1)

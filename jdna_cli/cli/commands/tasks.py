@@ -10,8 +10,7 @@ import typer
 from jdna_cli.cli import completing, examples
 from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
-from jdna_cli.cli.run_output import print_json
-from jdna_cli.console import tell
+from jdna_cli.console import print_json, tell
 
 if TYPE_CHECKING:
     from jdna_cli.tasks.task import Task
