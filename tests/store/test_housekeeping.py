@@ -1,7 +1,6 @@
 """What runs wrote is checked when it is used, and what nobody needs goes."""
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -51,8 +50,7 @@ def test_all_files_are_read_and_compared(jdna, pruned):
     os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
     (pruned / "metrics.jsonl").unlink()
     told = jdna("runs", "verify", 1, "--json", code=1)
-    rows = json.loads(told.out.splitlines()[0])["runs"]
-    assert rows[0]["problems"] == [
+    assert told.json["runs"][0]["problems"] == [
         "metrics.jsonl is gone",
         "model.safetensors is not what was written",
     ]

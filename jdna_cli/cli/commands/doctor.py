@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
 from jdna_cli.console import print_json, say, tell
