@@ -77,7 +77,7 @@ def run(workspace: OpenWorkspace, url: str, db: str | None, json_asked: bool) ->
     asked = with_precision(experiment(model_folder(home)), chosen)
     plan = planning.make(workspace, cells.of(asked), "all", len(divided))
     planning.require_room(plan, home)
-    state = queue.State.begin(plan.cells, plan.runs, "all", retries=1)
+    state = queue.State.begin(plan.cells, plan.runs, workspace.ledger, "all", retries=1)
     if state.waiting:
         say(
             f"demo: {len(state.waiting)} cells to run, {len(divided)} side by side, in "
@@ -85,9 +85,7 @@ def run(workspace: OpenWorkspace, url: str, db: str | None, json_asked: bool) ->
         )
         began = time.monotonic()
         with SweepProgress(asked.title, plan) as board:
-            local.run(
-                state, run_cell.SweepSettings(str(home), db, None), board, divided, plan.forced
-            )
+            local.run(state, run_cell.SweepSettings(str(home), db, None), board, divided)
         say(f"demo: done in {time.monotonic() - began:.0f} s; again, it is read from the database")
     if state.failed:
         raise JdnaError(f"the demo's cell failed: {next(iter(state.failed.values()))}")

@@ -15,6 +15,7 @@ from jdna_cli.runs.teacher import teacher_column, teacher_of
 from jdna_cli.sparsity import criteria
 from jdna_cli.sparsity.regimes import REGIMES
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
+from jdna_cli.store.identity import has_weights
 from jdna_cli.store.ledger import NewRun
 from jdna_cli.store.tables import Run
 from jdna_cli.tasks import datasets
@@ -47,9 +48,12 @@ class FinetuneRequest(Request):
     fingerprint: str
 
     def is_answered_by(self, run: Run) -> bool:
-        """Whether its dynamics were recorded, where they are wanted."""
+        """Whether its dynamics were recorded, and its model is there, where they are wanted."""
         assert run.id is not None
-        return not self.spec.dynamics or bool(self.workspace.ledger.outcome(run.id).movements)
+        ledger = self.workspace.ledger
+        if self.workspace.needs_model and not has_weights(ledger.folder(run)):
+            return False
+        return not self.spec.dynamics or bool(ledger.outcome(run.id).movements)
 
     def prepare(self) -> Execution:
         """Check all, and prune where the request does: a run of its own, made or found."""

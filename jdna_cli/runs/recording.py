@@ -33,8 +33,9 @@ class OpenWorkspace:
     """What every request shares: where runs are recorded, where data is, how to go about it.
 
     Where it is for looking up alone (`lookup_only`), a model that a run wrote and that is gone is
-    known by what it was. Where nobody wants a fine-tuned model, only what was measured, the model
-    is not written.
+    known by what it was. Where nobody wants a fine-tuned model (`keeps_model`), only what was
+    measured, the model is not written; where the model itself is wanted (`needs_model`), a run that
+    has it no more is no answer.
     """
 
     ledger: Ledger
@@ -45,6 +46,7 @@ class OpenWorkspace:
     observer: Observer = field(default_factory=Silent)
     lookup_only: bool = False
     keeps_model: bool = True
+    needs_model: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,20 @@ from jdna_cli.errors import InterruptedRunError, JdnaError, RequestError, redact
 from jdna_cli.results import Outcome
 from jdna_cli.specs import Spec
 from jdna_cli.store import database, liveness, schema
-from jdna_cli.store.liveness import Lease, LostRunError
+from jdna_cli.store.liveness import Lease, LostRunError, now
 from jdna_cli.store.run_reader import RunReader
-from jdna_cli.store.tables import About, Dynamics, File, Layer, Metric, Point, Run, Status
+from jdna_cli.store.tables import (
+    About,
+    Dynamics,
+    File,
+    Hold,
+    Layer,
+    Metric,
+    Owner,
+    Point,
+    Run,
+    Status,
+)
 
 IDENTITY = ".database"  # in a home: whose it is
 
@@ -180,6 +191,28 @@ class Ledger(RunReader):
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
+
+    # ------------------------------------------------------------------------------ models in use
+
+    def hold(self, number: int) -> None:
+        """Say that this process needs the model of a run, until it lets go of it or ends."""
+        self._begin()
+        with Session(self.engine) as session:
+            if session.get(Hold, (number, self.lease.token)) is None:
+                session.add(Hold(run=number, owner=self.lease.token))
+                session.commit()
+
+    def let_go(self, number: int) -> bool:
+        """Say that this process needs a model no more; returns whether nobody else does either."""
+        with Session(self.engine) as session:
+            mine = sa.delete(Hold).where(
+                col(Hold.run) == number, col(Hold.owner) == self.lease.token
+            )
+            session.connection().execute(mine)
+            session.commit()
+            alive = sa.select(col(Owner.token)).where(col(Owner.expires) > now(self.engine))
+            others = select(Hold).where(Hold.run == number, col(Hold.owner).in_(alive))
+            return session.exec(others).first() is None
 
     # -------------------------------------------------------------------------------- a run ends
 

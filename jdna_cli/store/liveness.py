@@ -23,7 +23,7 @@ from sqlmodel import col
 
 from jdna_cli.errors import JdnaError
 from jdna_cli.store.locks import LOCKS, boot, is_dead
-from jdna_cli.store.tables import Owner, Run, Status
+from jdna_cli.store.tables import Hold, Owner, Run, Status
 
 LEASE_SECONDS = 300.0
 BEAT_SECONDS = 20.0
@@ -142,6 +142,7 @@ class Lease:
         self._thread.join()
         self._thread = None
         with self._engine.begin() as connection:
+            connection.execute(sa.delete(Hold).where(col(Hold.owner) == self.token))
             connection.execute(sa.delete(Owner).where(col(Owner.token) == self.token))
         self._lock.release()
         (self._folder / self.token).unlink(missing_ok=True)
@@ -167,6 +168,8 @@ def bury(engine: Engine, home: Path) -> int:
             )
         )
         connection.execute(sa.delete(Owner).where(col(Owner.token).in_(dead)))
+        owned = sa.select(col(Owner.token))
+        connection.execute(sa.delete(Hold).where(col(Hold.owner).not_in(owned)))
     for token in dead:
         (home / LOCKS / token).unlink(missing_ok=True)
     return buried.rowcount

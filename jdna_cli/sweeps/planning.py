@@ -19,7 +19,6 @@ class Plan:
 
     cells: list[Cell]
     runs: dict[str, int] = field(default_factory=dict)  # by key of the cell: what the database has
-    forced: set[str] = field(default_factory=set)  # done, but their models are needed and gone
     seconds: float = 0.0  # of the cells whose like has been run, one after the other
     unknown: int = 0  # cells of which nothing like has been run
     disk: int = 0  # bytes of models at the worst moment, as far as known
@@ -50,7 +49,6 @@ def make(workspace: OpenWorkspace, cells: list[Cell], keep: str, workers: int) -
             continue
         if run_cell.look_up(looking, cell, plan.runs, with_model=True) is None:
             del plan.runs[cell.key]
-            plan.forced.add(cell.key)
     _estimate(workspace, plan, keep, users, workers)
     return plan
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jdna_cli.store.ledger import Ledger
 from jdna_cli.sweeps import run_cell
 from jdna_cli.sweeps.cells import Cell, dependants
 
@@ -19,6 +20,7 @@ class State:
 
     cells: dict[str, Cell]
     runs: dict[str, int]
+    ledger: Ledger
     keep: str = "none"
     retries: int = 1
     waiting: list[str] = field(default_factory=list)
@@ -29,11 +31,17 @@ class State:
     lost: int = 0  # workers that died
 
     @staticmethod
-    def begin(cells: Iterable[Cell], runs: dict[str, int], keep: str, retries: int) -> State:
-        """All cells that `runs` has not are waiting."""
+    def begin(
+        cells: Iterable[Cell], runs: dict[str, int], ledger: Ledger, keep: str, retries: int
+    ) -> State:
+        """All cells that `runs` has not are waiting; the models that they need are held."""
         known = {cell.key: cell for cell in cells}
         waiting = [key for key in known if key not in runs]
-        return State(known, dict(runs), keep, retries, waiting)
+        state = State(known, dict(runs), ledger, keep, retries, waiting)
+        needed = {need for key in waiting for need in known[key].needs}
+        for key in needed & runs.keys():
+            ledger.hold(runs[key])
+        return state
 
     @functools.cached_property
     def _users(self) -> dict[str, set[str]]:
@@ -61,12 +69,18 @@ class State:
 
     def keeps(self, cell: Cell) -> bool:
         """Whether anybody wants the model of a cell when it is done."""
-        return self.keep != "none" or bool(self._users.get(cell.key))
+        return self.keep != "none" or self.is_wanted(cell)
+
+    def is_wanted(self, cell: Cell) -> bool:
+        """Whether another cell takes the model of this one."""
+        return bool(self._users.get(cell.key))
 
     def done(self, key: str, run: int, folder: Path) -> None:
         """A cell has its run."""
         self.running.discard(key)
         self.runs[key], self.folders[key] = run, folder
+        if self._users.get(key):
+            self.ledger.hold(run)
         self._release(key)
 
     def fails(self, key: str, error: str, *, final: bool) -> bool:
@@ -104,4 +118,4 @@ class State:
                 continue
             # One that failed will be tried again by the same command.
             if all(user in self.runs for user in users):
-                run_cell.release(folder)
+                run_cell.release(self.ledger, self.runs[near], folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jdna_cli.runs.model_lookup import NeverWrittenError
 from jdna_cli.runs.recording import OpenWorkspace, RecordedRun, Request
 from jdna_cli.store.identity import REMEMBERED, has_weights
 from jdna_cli.store.ledger import Ledger
+from jdna_cli.store.run_reader import ModelGoneError
 from jdna_cli.store.tables import Run
 from jdna_cli.sweeps.cells import Cell, resolved
 
@@ -53,8 +54,28 @@ def request(workspace: OpenWorkspace, kind: str, values: dict[str, Any]) -> Requ
 
 
 def run(workspace: OpenWorkspace, kind: str, values: dict[str, Any]) -> RecordedRun:
-    """Run a request, or find it in the database."""
-    return recording.run(request(workspace, kind, values))
+    """Run a request, or find it in the database; a model that was taken away is made again."""
+    asked = dict(values)
+    while True:
+        try:
+            return recording.run(request(workspace, kind, asked))
+        except ModelGoneError as error:
+            gone = f"run:{error.number}"
+            if gone not in asked.values():
+                raise
+            again = f"run:{_made_again(workspace, error.number)}"
+            asked = {name: again if value == gone else value for name, value in asked.items()}
+
+
+def _made_again(workspace: OpenWorkspace, number: int) -> int:
+    """A run of the same request as another's, with its model."""
+    row = workspace.ledger.get(number)
+    given = {name: value for name, value in row.spec.items() if value is not None}
+    wanting = replace(workspace, needs_model=True, keeps_model=True)
+    done = run(wanting, row.kind, given)
+    mark(workspace.ledger, done.folder, "")
+    assert done.run.id is not None
+    return done.run.id
 
 
 def look_up(
@@ -91,12 +112,12 @@ def mark(ledger: Ledger, folder: Path, sweep: str) -> None:
         (folder / REMEMBERED).write_text(f"{ledger.identity(folder)}\n")
 
 
-def release(folder: Path) -> int:
+def release(ledger: Ledger, number: int, folder: Path) -> int:
     """Take away the model of a run that a sweep made; returns the bytes that this freed.
 
-    Metrics, masks, grids and predictions stay.
+    Metrics, masks, grids and predictions stay. A model that another process needs stays, too.
     """
-    if not (folder / MARK).is_file():
+    if not ledger.let_go(number) or not (folder / MARK).is_file():
         return 0
     freed = 0
     for file in folder.glob("*.safetensors*"):

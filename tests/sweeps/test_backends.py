@@ -48,8 +48,8 @@ def test_what_is_handed_over_is_recorded_as_if_it_had_been_run_here(jdna, tmp_pa
     jdna("sweep", file, "--home", here, "--workers", 1)
     expected = rows(jdna, here)
     where = run_cell.SweepSettings(str(jdna.home), None, None, False, str(file))
-    state = remote.State.begin(found, {}, "none", 0)
     ledger = Ledger(jdna.home)
+    state = remote.State.begin(found, {}, ledger, "none", 0)
     for cell in reversed(found):
         handed = remote.perform(where, remote.chain_of(state, cell), False)
         runs = remote.adopt(ledger, handed, served=False)

@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from jdna_cli.errors import RequestError
-from jdna_cli.sweeps import cells, experiment
+from jdna_cli.runs.recording import OpenWorkspace
+from jdna_cli.store import reading
+from jdna_cli.store.ledger import Ledger
+from jdna_cli.sweeps import cells, experiment, run_cell
 from jdna_cli.sweeps.backends import local
 from tests.conftest import QUICK
 from tests.pipelines.test_finetune import bits, quiet, spec_for, training_for
@@ -257,6 +260,48 @@ def test_murdered_workers_change_nothing(jdna, tmp_path, bert):
     query = ("SELECT fingerprint, COUNT(*) FROM run WHERE status = 'finished' "
              "GROUP BY fingerprint HAVING COUNT(*) > 1")  # fmt: skip
     assert jdna("db", "query", query, "--json", "--home", home).json["rows"] == []
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_one_home_run_each_cell_once(jdna, tmp_path, bert):
+    """Cells that both want are one's work and both's result; no model goes that the other needs."""
+    file = write(tmp_path / "trial.toml", bert, head="seeds = [1, 2]")
+    command = [sys.executable, "-m", "jdna_cli", "sweep", str(file), "--workers", "1"]
+    environment = {**os.environ, "JDNA_HOME": str(jdna.home)}
+    sweeps = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    told = [sweep.communicate(timeout=280)[0].decode() for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], told
+    there = f"sqlite:///{jdna.home}/jdna.db"
+    counted = "SELECT status, COUNT(*), COUNT(DISTINCT fingerprint) FROM run GROUP BY status"
+    assert reading.query(there, counted).rows == [("finished", 8, 8)]
+    assert reading.query(there, "SELECT COUNT(*) FROM hold").rows == [(0,)]
+    assert reading.query(there, "SELECT COUNT(*) FROM owner").rows == [(0,)]
+    assert not list(jdna.home.glob("[0-9]*/model.safetensors"))  # --keep none
+
+
+def test_a_model_that_another_took_away_is_made_again(jdna, bert):
+    """A cell that was planned on a pruned model finds it gone."""
+    ledger = Ledger(jdna.home)
+    workspace = OpenWorkspace(ledger)
+    made = run_cell.run(workspace, "prune", {"model": str(bert), "sparsity": 0.5})
+    before = load_file(made.folder / "model.safetensors")
+    run_cell.mark(ledger, made.folder, "a sweep")
+    ledger.hold(made.run.id)
+    other = Ledger(jdna.home)
+    assert run_cell.release(other, made.run.id, made.folder) == 0  # it is held
+    assert run_cell.release(ledger, made.run.id, made.folder) > 0
+    values = {"model": f"run:{made.run.id}", "task": "living", "epochs": 1, "max_train_samples": 32}
+    tuned = run_cell.run(workspace, "finetune", values)
+    again = ledger.get(tuned.run.parent)
+    assert (again.kind, again.fingerprint) == ("prune", made.run.fingerprint)
+    assert again.id != made.run.id
+    after = load_file(ledger.folder(again) / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for one in (ledger, other):
+        one.close()
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(jdna, tmp_path, bert):

@@ -122,12 +122,12 @@ def sweep(
             sweep_output.show_plan(experiment, asked.title, plan, as_json)
             return
         planning.require_room(plan, home)
-        state = queue.State.begin(plan.cells, plan.runs, keep, retries)
+        state = queue.State.begin(plan.cells, plan.runs, workspace.ledger, keep, retries)
         began = time.monotonic()
         if state.waiting:
             with SweepProgress(asked.title, plan) as progress:
                 if engine == "local":
-                    local.run(state, where, progress, divided, plan.forced)
+                    local.run(state, where, progress, divided)
                 else:
                     submitter: Submitter
                     if engine == "ray":

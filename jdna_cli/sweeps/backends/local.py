@@ -118,10 +118,10 @@ class Worker:
         self.process.join()
         events.put((self, {"event": "gone", "code": self.process.exitcode}))
 
-    def give(self, cell: Cell, values: dict[str, Any], *, force: bool, keep: bool) -> bool:
+    def give(self, cell: Cell, values: dict[str, Any], *, wanted: bool, keep: bool) -> bool:
         """Hand over a cell; returns whether it could be."""
         self.cell = cell
-        asked = {"key": cell.key, "kind": cell.kind, "values": values, "force": force,
+        asked = {"key": cell.key, "kind": cell.kind, "values": values, "wanted": wanted,
                  "keep": keep}  # fmt: skip
         try:
             self._line.send(asked)
@@ -135,9 +135,7 @@ class Worker:
             self._line.send(None)
 
 
-def run(
-    state: State, where: SweepSettings, watcher: Watcher, divided: list[Share], forced: set[str]
-) -> None:
+def run(state: State, where: SweepSettings, watcher: Watcher, divided: list[Share]) -> None:
     """Run all waiting cells.
 
     Raises:
@@ -166,7 +164,7 @@ def run(
                         workers[workers.index(worker)] = fresh
                     else:
                         idle.append(worker)
-                _hand_out(state, idle, watcher, forced)
+                _hand_out(state, idle, watcher)
             if asked.number:
                 raise InterruptedRunError("stopped; the same command goes on", asked.number)
     finally:
@@ -190,12 +188,12 @@ def _ended(state: State, worker: Worker, event: dict[str, Any], watcher: Watcher
     watcher.ended(cell, worker.number, event, state)
 
 
-def _hand_out(state: State, idle: list[Worker], watcher: Watcher, forced: set[str]) -> None:
+def _hand_out(state: State, idle: list[Worker], watcher: Watcher) -> None:
     """Give waiting cells to idle workers."""
     while idle and (cell := state.next()) is not None:
         worker = idle.pop()
-        values, force, keep = resolved(cell, state.runs), cell.key in forced, state.keeps(cell)
-        if worker.give(cell, values, force=force, keep=keep):
+        values, wanted = resolved(cell, state.runs), state.is_wanted(cell)
+        if worker.give(cell, values, wanted=wanted, keep=state.keeps(cell)):
             watcher.started(cell, worker.number)
         # One that could not be told is gone, and says so itself.
 

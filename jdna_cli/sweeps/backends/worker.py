@@ -120,8 +120,8 @@ def _outcome(
     ledger.recognise_dead()
     data_dir = Path(where.data_dir) if where.data_dir else None
     workspace = OpenWorkspace(
-        ledger, data_dir, asked["force"], True, where.allow_pickle, teller,
-        keeps_model=asked["keep"],
+        ledger, data_dir, False, True, where.allow_pickle, teller,
+        keeps_model=asked["keep"], needs_model=asked["wanted"],
     )  # fmt: skip
     began = time.monotonic()
     try:
