@@ -41,8 +41,7 @@ def open_workspace(
     from jdna_cli.runs.recording import OpenWorkspace
     from jdna_cli.store.ledger import Ledger
 
-    if processes.size() > 1 and not several:
-        raise RequestError("only finetune uses several processes: start this one by itself")
+    processes.check(may_be_several=several)
     if data_dir is not None and not data_dir.is_dir():
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     terminal = Terminal()

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from jdna_cli.compute import precision
-from jdna_cli.compute.processes import is_first, rank, size
+from jdna_cli.compute.processes import HOW, is_first, rank, size
+from jdna_cli.errors import RequestError
 
+JOINING = dt.timedelta(minutes=5)  # all processes of a run are there by then
 PATIENCE = dt.timedelta(days=1)  # others wait while the first prunes, measures, or writes
 
 _sent = False
@@ -36,13 +38,34 @@ def measures() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes, if there are any; once is enough."""
+    """Meet the other processes, if there are any; once is enough.
+
+    Raises:
+        RequestError: they are not there, or are another number than the launcher says.
+    """
     from accelerate import PartialState
 
-    if size() > 1 and not PartialState._shared_state:
-        # Accelerate's launcher asks transformers to leave weights out of all processes but one.
-        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-        PartialState(cpu=precision.keeps_to_cpu(), timeout=PATIENCE)
+    count = size()
+    if count == 1 or PartialState._shared_state:
+        return
+    # Accelerate's launcher asks transformers to leave weights out of all processes but one.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    where = os.environ["MASTER_ADDR"]
+    try:
+        # Where there is no device, accelerate would take this process for the only one.
+        state = PartialState(cpu=precision.device() == "cpu", timeout=JOINING)
+    except (torch.distributed.DistError, RuntimeError, ValueError) as error:
+        raise RequestError(
+            f"the {count} processes that WORLD_SIZE tells of did not meet at {where}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if state.num_processes != count:
+        raise RequestError(
+            f"WORLD_SIZE says that this is one of {count} processes, and {state.num_processes} met "
+            f"at {where}: start them with {HOW}"
+        )
+    # They wait for each other for longer than they wait to meet.
+    torch.distributed.distributed_c10d._set_pg_timeout(PATIENCE)
 
 
 def send(work: Any) -> None:
@@ -72,7 +95,11 @@ def together(lead: Callable[[], None], follow: Callable[[], None]) -> None:
     Args:
         lead: what the first process does; it may `send` work.
         follow: what the others do, of what they `receive`.
+
+    Raises:
+        RequestError: the processes are no group of the size that the launcher says.
     """
+    join()
     try:
         if is_first():
             try:

@@ -1,5 +1,6 @@
 """One run over several processes is the run of one process with the same batches."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 import transformers
@@ -177,7 +179,59 @@ def test_a_wrong_request_lets_all_processes_go(jdna, still):
     assert "--regime: quantized rounds whole tensors, and FSDP divides them" in done.stderr
 
 
+ALONE = [
+    ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR is not set"),
+    ({"WORLD_SIZE": "2"}, "RANK is not set"),
+    ({"WORLD_SIZE": "2", "RANK": "5", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "none of them"),
+    ({"WORLD_SIZE": "two"}, "is no number of processes"),
+    ({"OMPI_COMM_WORLD_SIZE": "4"}, "each of these processes would do the same"),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, "each of these processes would do the same"),
+]
+
+
+@pytest.mark.parametrize(("environment", "message"), ALONE)
+def test_one_of_several_does_not_train_alone(jdna, still, monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    told = jdna("finetune", still, *RECIPE, code=2).err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+    assert not jdna.home.exists()
+
+
 def test_only_a_training_uses_several_processes(jdna, still, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = jdna("prune", still, "--sparsity", 0.5, code=2).err
     assert "only finetune uses several processes" in message
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_and_the_run(jdna, still):
+    """Plain torchrun, without a GPU and without accelerate's own settings."""
+    command = command_of("finetune", still, *RECIPE[:2], "--epochs", 500, *RECIPE[4:])
+    environment = {**environment_of(jdna.home, sharded=False)}
+    for name in ("ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP"):
+        del environment[name]
+    launcher = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (second := rank_of(launcher.pid, 1)) or not (jdna.home / ".owners").exists():
+            assert time.monotonic() < deadline
+            assert launcher.poll() is None, launcher.stderr.read()[-2000:]
+            time.sleep(0.2)
+        time.sleep(5)  # into its training
+        os.kill(second, signal.SIGKILL)
+        assert launcher.wait(90) != 0
+    finally:
+        launcher.kill()
+    (run,) = jdna("runs", "list", "--json").json["runs"]
+    assert run["status"] in ("failed", "interrupted")
+
+
+def rank_of(parent, number):
+    """The child process that has this rank, if it has started."""
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.Error):
+            if child.environ().get("RANK") == str(number):
+                return child.pid
+    return None

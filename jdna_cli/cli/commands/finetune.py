@@ -84,6 +84,7 @@ def finetune(
         ) as workspace:
             run_output.show(finetune.finetune(workspace, values), as_json)
 
+    processes.check(may_be_several=True)
     if processes.size() == 1:
         run()
         return
