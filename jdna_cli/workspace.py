@@ -337,7 +337,7 @@ class Workspace:
         """
         from jdna_cli.store import reading
 
-        return Table(reading.query(self._url, sql, tuple(parameters)).records())
+        return Table(reading.query(self._url, sql, tuple(parameters), reading.Bounds()).records())
 
     # --------------------------------------------------------------------------------- inside
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,12 +29,33 @@ TEMPLATES = "additional_chat_templates"
 _OWN = ("spec.json", "metrics.jsonl")  # what a run wrote of itself
 
 
+def check_inside(folder: Path) -> None:
+    """Refuse links that lead out of a model's folder, to whatever file of this machine.
+
+    The hub's cache links to its own blobs.
+
+    Raises:
+        RequestError: names the first.
+    """
+    top = folder.resolve()
+    blobs = next((up / "blobs" for up in top.parents if up.name.startswith("models--")), None)
+    for path in sorted([*folder.glob("*"), *(folder / TEMPLATES).glob("*")]):
+        if not path.is_symlink():
+            continue
+        leads = path.resolve()
+        if leads.is_relative_to(top) or (blobs is not None and leads.parent == blobs):
+            continue
+        raise RequestError(f"{path} is a link that leads out of the model's folder, to {leads}")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model, each of them whole.
 
     Raises:
-        RequestError: the folder holds no model, no safetensors, or a damaged file.
+        RequestError: the folder holds no model, no safetensors, or a damaged file, or a link leads
+            out of it.
     """
+    check_inside(folder)
     if not (folder / "config.json").is_file():
         raise RequestError(f"{folder} is no model: it has no config.json")
     files = [folder / "model.safetensors"]
@@ -88,10 +110,34 @@ def config_of(folder: Path) -> Any:
     """
     from jdna_cli.models.quiet import transformers
 
+    _refuse_code(folder)
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a configuration that names code to be loaded, as kernels of somebody's repository.
+
+    Raises:
+        RequestError: names the setting.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # what is wrong with it is said when it is read
+    tables = [config]
+    while tables:
+        table = tables.pop()
+        for key, value in table.items() if isinstance(table, dict) else ():
+            if isinstance(value, dict):
+                tables.append(value)
+            named = "implementation" in key or "kernel" in key
+            if named and isinstance(value, str) and re.search(r"[/:|@]", value):
+                raise RequestError(
+                    f"{folder}/config.json: {key} is {value!r}: code of others is not loaded"
+                )
 
 
 def tokenizer_of(folder: Path) -> Any:

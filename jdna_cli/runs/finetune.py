@@ -128,12 +128,13 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> FinetuneRequ
     asked = precision.settled(asked) | conditions.put(asked, task, training=True)
     located = locate(workspace, asked["model"])
     asked, pruned = _with_pruning(workspace, asked, located)
+    # Before its criterion is loaded: one that has changed since is not run.
+    base = located if pruned is None else _base_of(workspace, pruned)
     taken = _taken(asked, located)
     usual = {"nothing": "dense", "weights": "sparse", "bits": "quantized"}[taken]
     spec = prune.spec_of(FinetuneSpec, {**asked, "regime": regime or usual})
     _check_regime(spec, taken)
     _check_schedule(spec, located)
-    base = located if pruned is None else _base_of(workspace, pruned)
     teacher = teacher_of(workspace, spec, task)
     conditions.check(workspace.data_dir, spec, task, task.evaluation_splits[0])
     data = datasets.identity(task, ("train", *task.evaluation_splits), workspace.data_dir)

@@ -56,9 +56,8 @@ def identities(
 ) -> dict[str, str]:
     """What a request that prunes rests on, by content."""
     found = {"model": model.identity}
-    criterion = criteria.load(spec.criterion)
-    if criterion.identity is not None:
-        found["criterion"] = criterion.identity
+    if (criterion := criteria.identity(spec.criterion)) is not None:
+        found["criterion"] = criterion
     if spec.calibration is not None:
         from jdna_cli.tasks import calibration
 

@@ -15,6 +15,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.scoring import language_codes
 from jdna_cli.scoring.language_model import LanguageModelScorer, Pair
 from jdna_cli.scoring.scorer import Shown
+from jdna_cli.scoring.templates import bounded
 from jdna_cli.tasks import prompts
 from jdna_cli.tasks.datasets import Records
 from jdna_cli.tasks.examples import Example
@@ -141,12 +142,9 @@ class PromptedScorer(LanguageModelScorer):
         tokenizer = self.tokens.tokenizer
         if not tokenizer.chat_template:
             raise RequestError("--chat: the model's tokenizer has no chat template")
-        found: str = tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=True,
+        return bounded(
+            lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         )
-        return found
 
     def _pairs(self, texts: Sequence[tuple[str, str, str]]) -> list[Pair]:
         """Tokens of (prompt, target, direction)."""

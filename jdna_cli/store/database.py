@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from jdna_cli.errors import RequestError, redact
+from jdna_cli.store import server_roles
 from jdna_cli.store.schema import head, migrations_folder
 from jdna_cli.store.views import VIEWS
 
@@ -145,6 +146,8 @@ def upgrade(engine: Engine) -> None:
         command.upgrade(config, "head")
         for view in VIEWS:
             connection.execute(sa.text(f"CREATE VIEW {view.name} AS {view.query}"))
+        if engine.dialect.name == "postgresql":
+            server_roles.make_reader(connection)
 
 
 def _require_writable(file: Path) -> None:

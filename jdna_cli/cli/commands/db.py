@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +13,18 @@ from jdna_cli.cli.options import common
 from jdna_cli.console import print_json
 from jdna_cli.errors import redact
 
-if TYPE_CHECKING:
-    pass
-
-
 db = typer.Typer(help="Where the database is, upgrade it, or ask it in SQL.", no_args_is_help=True)
+
+
+def plain(row: tuple[Any, ...]) -> list[Any]:
+    """Values as JSON has them: no number is infinite there, and bytes are text."""
+    values: list[Any] = []
+    for value in row:
+        if isinstance(value, float) and not math.isfinite(value):
+            values.append(None)
+        else:
+            values.append(value.hex() if isinstance(value, bytes) else value)
+    return values
 
 
 @db.command("path", epilog=examples.of("db path"))
@@ -60,12 +68,12 @@ def query_db(
     from jdna_cli.reports.rendering import tables
     from jdna_cli.store import reading
 
-    found = reading.query(url_of(home, db), sql)
+    found = reading.query(url_of(home, db), sql, bounds=reading.Bounds())
     if as_json:
-        print_json({"columns": found.columns, "rows": found.rows})
+        print_json({"columns": found.columns, "rows": [plain(row) for row in found.rows]})
     else:
         cells = [["" if v is None else str(v) for v in row] for row in found.rows]
         if output == "json":
-            print_json(found.records())
+            print_json([dict(zip(found.columns, plain(row), strict=True)) for row in found.rows])
         else:
             print(tables.render(found.columns, cells, output), end="")

@@ -7,7 +7,6 @@ import platform
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,9 +15,6 @@ from jdna_cli.cli.options import common
 from jdna_cli.console import print_json, say, tell
 from jdna_cli.errors import JdnaError
 from jdna_cli.store import schema
-
-if TYPE_CHECKING:
-    pass
 
 
 def doctor(

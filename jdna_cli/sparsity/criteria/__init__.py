@@ -21,11 +21,11 @@ and `NEEDS`, what it must know besides the weight (`nothing`). One of jdna's own
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jdna_cli import registry
@@ -104,19 +104,34 @@ def load(name: str) -> Criterion:
     return _described(registry.load(sys.modules[__name__], name), name, "score", None)
 
 
-def _own(file: Path, function: str) -> Criterion:
-    """A criterion from a file that the user named: running it is the user's own choice."""
+def identity(name: str) -> str | None:
+    """What a user's own criterion is by content, without running it; None for jdna's.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    file, colon, _ = name.rpartition(":")
+    if not (colon and file.endswith(".py")):
+        return None
+    return hashlib.sha256(_content(Path(file))).hexdigest()
+
+
+def _content(file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise RequestError(f"--criterion: {file} cannot be read: {error.strerror}") from None
+
+
+def _own(file: Path, function: str) -> Criterion:
+    """A criterion from a file that the user named: running it is the user's own choice."""
+    content = _content(file)
     digest = hashlib.sha256(content).hexdigest()
-    described = importlib.util.spec_from_file_location(f"jdna_criterion_{digest[:16]}", file)
-    assert described is not None
-    assert described.loader is not None
-    module = importlib.util.module_from_spec(described)
+    module = ModuleType(f"jdna_criterion_{digest[:16]}")
+    module.__file__ = str(file)
     try:
-        described.loader.exec_module(module)
+        # What was hashed is what runs, whatever becomes of the file meanwhile.
+        exec(compile(content, str(file), "exec"), vars(module))
     except Exception as error:
         raise RequestError(
             f"--criterion: {file} fails when it is read: {type(error).__name__}: {error}"

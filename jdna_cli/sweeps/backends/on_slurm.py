@@ -52,6 +52,9 @@ class OnSlurm:
             raise RequestError(
                 "--engine slurm needs the extra `slurm`: pip install 'jdna[slurm]'"
             ) from None
+        # Pickled jobs hold the database's address, a password with it.
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         except RuntimeError as error:

@@ -8,6 +8,8 @@ write to it themselves, and the home folder must be one that all machines see.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,9 +97,18 @@ def perform(where: SweepSettings, chain: Sequence[Cell], with_models: bool) -> l
 
 
 def _own_home(where: SweepSettings) -> Path:
-    """A folder on this machine's own disk, the same for all cells of one sweep."""
+    """A folder on this machine's own disk, the same for all cells of one sweep, and ours alone.
+
+    Raises:
+        JdnaError: somebody else has made it.
+    """
     name = hashlib.sha256(f"{where.home}:{where.name}".encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"jdna-cells-{name}"
+    folder = Path(tempfile.gettempdir()) / f"jdna-cells-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    there = folder.lstat()
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
+        raise JdnaError(f"{folder} is not this user's alone: remove it")
+    return folder
 
 
 def _handed(
