@@ -11,7 +11,7 @@ _SECRET_NAME = re.compile(
 )
 # In a URL, `?password=…`; on a command line, `--token …` or `token=…`; in a header, `Bearer …`.
 _VALUE = re.compile(
-    r"(?P<name>[\w.-]*(?:token|secret|password|passwd|passphrase|credential|api_?key|access_?key|"
+    r"(?P<name>[\w.-]*(?:token|secret|password|passwd|passphrase|credential|api[_-]?key|access[_-]?key|"
     r"signature|sig|bearer)(?:\s*[=:]\s*|\s+))(?P<value>(?!\*\*\*|\d+\b)[^\s&;,'\"]{6,})",
     re.IGNORECASE,
 )

@@ -356,24 +356,65 @@ def test_the_barrier_view_agrees_with_the_definition(ledger):
     ]
 
 
+# Ten ways in which a secret comes along: by its variable, in an address, by a name, by its shape.
+SECRETS = {
+    "HF_TOKEN": "hf_planted0123",
+    "AWS_SECRET_ACCESS_KEY": "aws2planted",
+    "userinfo": "pw0planted",
+    "password=": "pw1planted",
+    "token=": "tok1planted",
+    "X-Amz-Signature=": "sig1planted",
+    "--api-key ": "key1planted",
+    "Authorization: Bearer ": "bearer1planted",
+    "github": "ghp_planted0123456789012",
+    "slack": "xoxb-planted-0123456",
+}
+
+
 def test_no_secret_reaches_the_database_or_a_file(jdna, bert, monkeypatch):
-    secrets = ("hf_planted0123", "pw0planted", "tok1planted", "aws2planted")
-    monkeypatch.setenv("HF_TOKEN", secrets[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[3])
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, SECRETS[name])
     jdna("prune", bert, "--sparsity", 0.5)
     ledger = Ledger(jdna.home)
-    run = ledger.start(NewRun(PRUNE, "f"), {}, None)
-    said = f"postgresql://me:{secrets[1]}@host/db {secrets[0]} {secrets[3]}"
-    with pytest.raises(RuntimeError), ledger.running(run, fresh=True):
-        raise RuntimeError(said)
-    wrong = jdna("prune", f"https://me:{secrets[2]}@host/model", "--sparsity", 0.5, code=2)
-    jdna("report", "--db", f"nosuch://me:{secrets[1]}@host/db", code=2)
-    assert secrets[2] not in wrong.err
-    for file in jdna.home.rglob("*"):
-        if file.is_file():
-            content = file.read_bytes()
-            assert not any(secret.encode() in content for secret in secrets), file
-    assert redact(f"git https://u:{secrets[2]}@h/x") == "git https://***@h/x"
+    own = SECRETS
+    address = (
+        f"postgresql://me:{own['userinfo']}@host/db?password={own['password=']}"
+        f"&token={own['token=']}&X-Amz-Signature={own['X-Amz-Signature=']}"
+    )
+    said = [address, own["HF_TOKEN"], own["AWS_SECRET_ACCESS_KEY"], own["github"], own["slack"]]
+    said += [f"{name}{own[name]}" for name in ("--api-key ", "Authorization: Bearer ")]
+    for i, error in enumerate((RuntimeError, JdnaError)):
+        run = ledger.start(NewRun(PRUNE, f"f{i}"), {}, None)
+        with pytest.raises(error), ledger.running(run, fresh=True):
+            raise error(" ".join(said))
+    ledger.close()
+    told = [
+        jdna("prune", address, "--sparsity", 0.5, code=2),
+        jdna("report", "--db", address.replace("postgresql", "nosuch"), code=2),
+        jdna("db", "path", "--db", address),
+        jdna("db", "path", "--db", address, "--json"),
+        jdna("runs", "list"),
+        jdna("runs", "show", 2),
+        jdna("runs", "show", 3, "--json"),
+    ]
+    for secret in SECRETS.values():
+        for one in told:
+            assert secret not in one.out + one.err
+        for file in jdna.home.rglob("*"):
+            assert not file.is_file() or secret.encode() not in file.read_bytes(), (secret, file)
+    assert redact(f"git https://u:{own['userinfo']}@h/x") == "git https://***@h/x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the tokenizer gives token 'zebra', number 612, and the model has embeddings of 600 tokens",
+        "--max-length: 512 tokens=128 signatures: bleu|nrefs:1",
+        "jdna finetune ./MiniLM --task rte --teacher run:12",
+    ],
+)
+def test_what_is_no_secret_is_said(text):
+    assert redact(text) == text
 
 
 def test_a_full_disk_fails_the_run_and_keeps_the_rest(on_file):
