@@ -21,14 +21,19 @@ PATIENCE_OF_LOGS = 60.0  # and where there is none: an error is to stay one line
 PATIENCE = 1.0  # seconds until what is being done is named at a terminal
 
 
+def printable(text: str) -> str:
+    """A text without what a terminal would obey: names of folders may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "·" for c in text)
+
+
 def say(text: str) -> None:
     """One line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def tell(text: str, indent: str = "  ") -> None:
     """One line of words to standard output, folded where the terminal ends."""
-    print(wrapped(text, indent))
+    print(wrapped(printable(text), indent))
 
 
 def room() -> int | None:

@@ -50,7 +50,15 @@ def whole(
         temporary.rename(folder)  # an empty folder gives way
         _flush(folder.parent)
     except OSError as error:
+        # Of another file, as one that was read meanwhile, it says so itself.
+        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(folder.parent):
+            raise
         raise JdnaError(f"{folder} could not be written: {error.strerror or error}") from error
+    except Exception as error:
+        # Safetensors has an error of its own for a full disk.
+        if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
+            raise JdnaError(f"{folder} could not be written: {error}") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -24,7 +24,10 @@ from jdna_cli.cli.commands.prune import prune
 from jdna_cli.cli.commands.report import report
 from jdna_cli.cli.commands.sweep import sweep
 from jdna_cli.compute import threads
+from jdna_cli.console import say
 from jdna_cli.errors import JdnaError, redact
+
+LONGEST = 1000  # characters of an error
 
 
 class Boundary(TyperGroup):
@@ -53,7 +56,13 @@ class Boundary(TyperGroup):
             # Whoever read our output has gone; nothing more can be said there.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            self._end(given, redact(f"{where}{error.strerror or error}"), 1)
         except Exception as error:
+            if type(error).__module__.startswith("sqlalchemy."):
+                cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+                self._end(given, redact(f"the database failed: {cause}"), 1)
             # Typer's own errors are of a class that it does not publish.
             message = getattr(error, "format_message", None)
             if message is None:
@@ -67,9 +76,11 @@ class Boundary(TyperGroup):
 
     @staticmethod
     def _end(args: list[str], message: str, code: int) -> NoReturn:
+        if len(message) > LONGEST:
+            message = f"{message[:LONGEST]}…"
         if "--json" in args:
             print(json.dumps({"error": {"message": message, "exit_code": code}}))
-        print(f"jdna: {message}", file=sys.stderr)
+        say(f"jdna: {message}")
         sys.exit(code)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from jdna_cli import __version__
 from jdna_cli.errors import RequestError
 
+MOST_LAYERS = 2000
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -172,11 +174,15 @@ def _empty(config: Any) -> tuple[Any, str]:
 
     # Of an encoder that was given a decoder, the encoder is the backbone, and the rest its head.
     inner = config.encoder if config.model_type == "encoder-decoder" else config
+    layers = getattr(inner, "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > MOST_LAYERS:
+        raise RequestError(
+            f"architecture {inner.model_type!r}: its configuration tells of {layers!r} layers"
+        )
     with torch.device("meta"):
         try:
             model = transformers.AutoModel.from_config(inner, trust_remote_code=False)
-        except ValueError as error:
-            raise RequestError(
-                f"architecture {inner.model_type!r}: {str(error).splitlines()[0][:120]}"
-            ) from None
+        except Exception as error:  # whatever a library makes of what may stand there
+            what = " ".join(str(error).split())[:120] or type(error).__name__
+            raise RequestError(f"architecture {inner.model_type!r}: {what}") from error
     return model, "encoder." if inner is not config else f"{model.base_model_prefix}."

@@ -20,6 +20,8 @@ from torch import Tensor
 from jdna_cli.errors import RequestError
 from jdna_cli.sparsity import safetensors_io
 
+UNHEARD_OF = "\U0001f9ec"  # what no vocabulary has: some tokenizers fail at it alone
+LONGEST_NAME = 200  # characters of a file's
 INDEX = "model.safetensors.index.json"
 # What stands beside weights and is read with them, by suffix: configurations, vocabularies (also
 # bpe.codes, source.spm, dict.txt), chat templates.
@@ -62,17 +64,18 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         try:
             named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise RequestError(f"{folder / INDEX} is damaged: it has no weight_map") from None
-        if any(Path(name).name != name for name in named):
+        if any(not isinstance(name, str) or Path(name).name != name for name in named):
             raise RequestError(f"{folder / INDEX} names files outside its folder")
         # As transformers chooses, so that all commands read the same: the whole file, if there.
         if not files[0].is_file():
             files = [folder / name for name in sorted(named)]
     for file in files:
-        if not file.is_file():
+        if len(file.name) > LONGEST_NAME or not file.is_file():
             if file.name != "model.safetensors":
-                raise RequestError(f"{folder / INDEX} names {file.name}, which is not there")
+                name = file.name[:LONGEST_NAME]
+                raise RequestError(f"{folder / INDEX} names {name}, which is not there")
             pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
             hint = "; pickle files are read with --allow-pickle alone" if pickled else ""
             raise RequestError(f"{folder} has no {file.name}{hint}")
@@ -113,8 +116,8 @@ def config_of(folder: Path) -> Any:
     _refuse_code(folder)
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"{folder}/config.json: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever a library makes of what may stand there
+        raise RequestError(f"{folder}/config.json: {_line(error)}") from error
 
 
 def _refuse_code(folder: Path) -> None:
@@ -127,6 +130,13 @@ def _refuse_code(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return  # what is wrong with it is said when it is read
+    if isinstance(config, dict) and config.get("quantization_config"):
+        table = config["quantization_config"]
+        how = table.get("quant_method") if isinstance(table, dict) else None
+        raise RequestError(
+            f"{folder}/config.json: the model is quantized already ({how or 'somehow'}): take the "
+            "one that it was made from"
+        )
     tables = [config]
     while tables:
         table = tables.pop()
@@ -140,6 +150,16 @@ def _refuse_code(folder: Path) -> None:
                 )
 
 
+def _line(error: BaseException) -> str:
+    """What a library says is wrong, in one line."""
+    text = " ".join(str(error).split())[:200]
+    return (
+        text
+        if isinstance(error, OSError | ValueError) and text
+        else (f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    )
+
+
 def tokenizer_of(folder: Path) -> Any:
     """The model's tokenizer.
 
@@ -149,17 +169,19 @@ def tokenizer_of(folder: Path) -> Any:
     from jdna_cli.models.quiet import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found(UNHEARD_OF)
+        return found
     except ImportError as error:
         told = " ".join(str(error).split())
         package = f"install {error.name!r}: " if error.name else ""
         raise RequestError(
             f"{folder}: its tokenizer needs a package that is not here: {package}{told}"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise RequestError(
-            f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}"
-        ) from None
+    except BaseException as error:  # whatever a library makes of what may stand there
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise RequestError(f"{folder} has no usable tokenizer: {_line(error)}") from error
 
 
 def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jdna_cli.console import printable
 from jdna_cli.errors import RequestError
 from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.specs import ModelSource
@@ -64,7 +65,7 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
     workspace.observer.phase(f"reading {reference}")
     if reference.startswith("run:"):
         number = reference.removeprefix("run:")
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit()):
             raise RequestError(f"{reference!r}: a run is named run:ID, as in run:2")
         return written_by(workspace, int(number))
     folder = Path(reference).expanduser()
@@ -80,7 +81,8 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
         )
     identity = workspace.ledger.identity(folder)
     folder = _unpacked(workspace, folder, identity)
-    name = workspace.ledger.name_of(identity, reference.removeprefix("./").rstrip("/"))
+    named = printable(reference.removeprefix("./").rstrip("/"))
+    name = workspace.ledger.name_of(identity, named)
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
     return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
 

@@ -141,7 +141,8 @@ def _query_sqlite(file: Path, sql: str, parameters: Sequence[Any], bounds: Bound
 
     with _open_sqlite(file) as connection:
         # A table-valued function declares its columns once, which reading alone may not do.
-        connection.execute("SELECT 1 FROM json_each('{}'), json_tree('{}')").fetchone()
+        with contextlib.suppress(sqlite3.DatabaseError):  # what is damaged is said below
+            connection.execute("SELECT 1 FROM json_each('{}'), json_tree('{}')").fetchone()
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         connection.set_authorizer(authorise)
         connection.set_progress_handler(late, 100_000)
@@ -179,8 +180,13 @@ def _open_sqlite(file: Path) -> Iterator[sqlite3.Connection]:
                     shutil.copyfile(part, folder / part.name)
             connection = sqlite3.connect(folder / file.name)
             stack.callback(connection.close)
+            try:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.DatabaseError as error:
+                raise RequestError(f"{file} is no jdna database: {error}") from None
         except sqlite3.DatabaseError as error:
             raise RequestError(f"{file} is no jdna database: {error}") from None
+        connection.text_factory = lambda text: text.decode(errors="replace")
         yield connection
 
 

@@ -9,11 +9,13 @@ from sqlalchemy.engine import Engine
 from sqlmodel import Session, col, select
 
 from jdna_cli import results
-from jdna_cli.errors import RequestError
+from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.results import Outcome
 from jdna_cli.specs import ModelSource
 from jdna_cli.store.identity import REMEMBERED, Identities, has_weights, is_content
 from jdna_cli.store.tables import Dynamics, File, Layer, Metric, Point, Run, Status
+
+MOST_RUNS = 2**31 - 1  # what a number of a run can be
 
 
 class ModelGoneError(RequestError):
@@ -38,8 +40,13 @@ class RunReader:
         Raises:
             RequestError: there is none.
         """
-        with Session(self.engine) as session:
-            run = session.get(Run, number)
+        run = None
+        if number <= MOST_RUNS:
+            with Session(self.engine) as session:
+                try:
+                    run = session.get(Run, number)
+                except ValueError as error:
+                    raise JdnaError(f"run {number} is damaged in the database: {error}") from None
         if run is None:
             raise RequestError(f"there is no run {number}: `jdna runs list` shows those there are")
         return run

@@ -48,7 +48,7 @@ class Cell:
         v = self.values
         parts = [self.kind, str(v.get("task") or "").strip()]
         if (sparsity := v.get("sparsity")) is not None:
-            parts.append(f"{sparsity:.0%}")
+            parts.append(f"{sparsity:.0%}" if isinstance(sparsity, float) else str(sparsity)[:20])
         parts += [str(v[name]) for name in ("pattern", "regime", "criterion") if v.get(name)]
         parts += [f"{v['quantize']} bits"] if v.get("quantize") else []
         if not taken(v) and self.kind == "finetune":

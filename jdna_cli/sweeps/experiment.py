@@ -26,6 +26,7 @@ command = "interpolate"      # with its dense one; or eval
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,9 @@ _FIELDS = {
 }
 
 
+MOST_CELLS = 100_000
+
+
 class Experiment(BaseModel):
     """One file, as it is written."""
 
@@ -67,6 +71,14 @@ class Experiment(BaseModel):
     levels: tuple[Table, ...] = ()
     ways: tuple[Table, ...] = ()
     then: tuple[Table, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """About how many cells there will be, from the lengths of the lists alone."""
+        axes = math.prod(len(values) for values in self.axes.values())
+        levels = sum(map(_sizes, self.levels)) * (sum(map(_sizes, self.ways)) or 1)
+        then = 1 + sum(map(_sizes, self.then))
+        return axes * len(self.seeds) * (levels + 1) * then
 
     @cached_property
     def points(self) -> list[Table]:
@@ -119,6 +131,12 @@ def says_auto(experiment: Experiment) -> bool:
     return any(one == "auto" or (isinstance(one, list) and "auto" in one) for one in own)
 
 
+def _sizes(table: Table) -> int:
+    """How many tables one stands for."""
+    lists = (v for k, v in table.items() if isinstance(v, list) and k not in _LISTS)
+    return math.prod(map(len, lists))
+
+
 def _grid(axes: Mapping[str, list[Any]]) -> Iterator[Table]:
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
@@ -144,6 +162,8 @@ def read(path: Path) -> Experiment:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8: byte {error.start} is none of it") from None
     return parse(text, str(path))
 
 
@@ -153,6 +173,8 @@ def parse(text: str, where: str) -> Experiment:
         found = Experiment(**tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"{where}: {error}") from None
+    except RecursionError:
+        raise RequestError(f"{where}: values are nested too deeply") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = str(first["loc"][0])
@@ -177,6 +199,10 @@ def parse(text: str, where: str) -> Experiment:
         known = _FIELDS[command] - {"model", "task"} | {"command"}
         for key in table:
             _check_key(text, where, "then", key, known)
+    if found.count > MOST_CELLS:
+        raise RequestError(
+            f"{where}: it has about {found.count:,} cells, more than {MOST_CELLS:,}: divide it"
+        )
     if "model" not in found.fixed and "model" not in found.axes:
         raise RequestError(f"{where}: [fixed] or [axes] must name a model")
     if "task" not in found.fixed and "task" not in found.axes:

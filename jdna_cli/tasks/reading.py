@@ -132,7 +132,7 @@ def parquet(file: Path) -> list[Row]:
 
     try:
         found: list[Row] = library.read_table(file).to_pylist()
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{file}: no Parquet file ({str(error).splitlines()[0]})") from None
     return found
 

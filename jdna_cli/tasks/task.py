@@ -5,6 +5,7 @@ The same fields written in a TOML file make a task of a user's own (`user_tasks.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -163,6 +164,9 @@ class Task(BaseModel):
             raise ValueError("labels: one occurs twice")
         if self.kind == "multiple-choice" and not (self.texts or self.blank):
             raise ValueError("texts: name the column of the question")
+        for name in self.splits:
+            if not re.fullmatch(r"\w[\w.+-]*", name):
+                raise ValueError(f"splits: {name!r} is no name of a split")
         if unknown := set(self.evaluation_splits) - set(self.splits):
             raise ValueError(f"evaluation_splits: {min(unknown)!r} is not among splits")
         for name in _TEMPLATES:

@@ -29,6 +29,8 @@ def read(path: Path) -> Task:
         found = tomllib.loads(reading.text_of(path).replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise RequestError(f"--task: {path} is not TOML: {error}") from None
+    except RecursionError:
+        raise RequestError(f"--task: {path}: values are nested too deeply") from None
     values: dict[str, Any] = {"name": path.stem, **found}
     if values["name"] in all_tasks():
         raise RequestError(f"{path}: name: {values['name']!r} is a built-in task, choose another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -86,10 +87,21 @@ def _home_checks(home: Path, url: str | None) -> list[tuple[str, bool, str]]:
     try:
         reading.require_schema(url_of(home, url), schema.head())
         count = reading.query(url_of(home, url), "SELECT COUNT(*) FROM run").rows[0][0]
+        found.append(_damage(home / "jdna.db") if url is None else ("pages", True, "the server's"))
         found.append(("database", True, f"schema {schema.head()}, {count} runs"))
         return [*found, ("files", True, _verification(url_of(home, url)))]
     except JdnaError as error:
         return [*found, ("database", False, str(error))]
+
+
+def _damage(file: Path) -> tuple[str, bool, str]:
+    """Whether every page of a SQLite database can be read."""
+    with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as own:
+        try:
+            (told,) = own.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            told = str(error)
+    return ("pages", told == "ok", "all readable" if told == "ok" else f"damaged: {told}")
 
 
 def _verification(url: str) -> str:
