@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,3 +55,26 @@ class StopSignals:
             raise InterruptedRunError("interrupted: the same command begins again", number)
         self._asked = number
         self._observer.say("stopping after this step, with a checkpoint (once more: at once)")
+
+
+class AskedToStop:
+    """Notes the first SIGINT or SIGTERM; the second is what it always was."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> AskedToStop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.number = number
+        for signal_, handler in self._before.items():
+            signal.signal(signal_, handler)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from jdna_cli.compute import threads
 from jdna_cli.errors import InterruptedRunError
+from jdna_cli.signals import AskedToStop
 from jdna_cli.sweeps.backends.worker import main as start_worker
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.queue import State
@@ -145,7 +146,7 @@ def run(state: State, where: SweepSettings, watcher: Watcher, divided: list[Shar
     count = min(len(divided), len(state.waiting))
     workers = [Worker(i, divided[i], where, events) for i in range(count)]
     idle: list[Worker] = []
-    asked = _Asked()
+    asked = AskedToStop()
     try:
         with asked:
             while not state.over and not asked.number:
@@ -207,26 +208,3 @@ def _dismiss(workers: list[Worker]) -> None:
         if worker.process.is_alive():
             worker.process.kill()
         worker.process.join()
-
-
-class _Asked:
-    """Notes the first SIGINT or SIGTERM; the second is what it always was."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Asked:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.number = number
-        for signal_, handler in self._before.items():
-            signal.signal(signal_, handler)

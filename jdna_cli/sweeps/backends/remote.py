@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from jdna_cli.compute import threads
-from jdna_cli.errors import JdnaError, redact
+from jdna_cli.errors import InterruptedRunError, JdnaError, redact
 from jdna_cli.results import Outcome
 from jdna_cli.runs.recording import OpenWorkspace
+from jdna_cli.signals import AskedToStop
 from jdna_cli.store.ledger import Ledger
 from jdna_cli.store.tables import Run
 from jdna_cli.sweeps import run_cell
@@ -27,6 +31,8 @@ from jdna_cli.sweeps.backends.local import DEATHS, Watcher
 from jdna_cli.sweeps.cells import Cell, resolved
 from jdna_cli.sweeps.queue import State
 from jdna_cli.sweeps.run_cell import SweepSettings
+
+OLD_SECONDS = 7 * 24 * 3600.0  # since a home of cells was written to; then it goes
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,9 @@ def attempt(where: SweepSettings, chain: Sequence[Cell], with_models: bool) -> R
     threads.prepare()
     try:
         return perform(where, chain, with_models)
+    except InterruptedRunError as error:
+        # Whoever stopped it begins it again: it has no result, and goes on from its checkpoint.
+        sys.exit(error.exit_code)
     except JdnaError as error:
         return Failed(*run_cell.failure(error))
 
@@ -108,6 +117,11 @@ def _own_home(where: SweepSettings) -> Path:
     there = folder.lstat()
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
         raise JdnaError(f"{folder} is not this user's alone: remove it")
+    # What earlier sweeps have left, and nobody has come back to.
+    for old in folder.parent.glob(f"jdna-cells-{os.getuid()}-*"):
+        if old != folder and time.time() - old.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    os.utime(folder)
     return folder
 
 
@@ -162,18 +176,25 @@ class Submitter(Protocol):
 def run(
     state: State, where: SweepSettings, watcher: Watcher, submitter: Submitter, ledger: Ledger
 ) -> None:
-    """Run all waiting cells by a scheduler; this process alone writes to a SQLite database."""
+    """Run all waiting cells by a scheduler; this process alone writes to a SQLite database.
+
+    Raises:
+        InterruptedRunError: a signal asked to stop; what was handed over is cancelled.
+    """
     served = where.db is not None and not where.db.startswith("sqlite")
     places: dict[str, int] = {}
     try:
-        while not state.over:
-            while (cell := state.next()) is not None:
-                places[cell.key] = len(places)
-                watcher.started(cell, places[cell.key])
-                submitter.submit(cell, where, chain_of(state, cell), state.keep == "all")
-            for cell, result in submitter.ended():
-                event = _recorded(state, ledger, cell, result, served=served)
-                watcher.ended(cell, places[cell.key], event, state)
+        with AskedToStop() as asked:
+            while not state.over and not asked.number:
+                while (cell := state.next()) is not None:
+                    places[cell.key] = len(places)
+                    watcher.started(cell, places[cell.key])
+                    submitter.submit(cell, where, chain_of(state, cell), state.keep == "all")
+                for cell, result in submitter.ended():
+                    event = _recorded(state, ledger, cell, result, served=served)
+                    watcher.ended(cell, places[cell.key], event, state)
+            if asked.number:
+                raise InterruptedRunError("stopped; the same command goes on", asked.number)
     finally:
         submitter.cancel()
 
