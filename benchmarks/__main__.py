@@ -11,12 +11,17 @@ from pathlib import Path
 import torch
 
 from jdna_cli.compute import devices, precision
+from jdna_cli.compute.versions import versions
 
 NAMES = (
     "selection", "streaming", "training", "interpolation", "likelihood", "sweeping", "store",
     "reports", "startup",
 )  # fmt: skip
-MORE = ("criteria", "large")  # by name alone: they take a quarter of an hour, files or a GPU
+MORE = (
+    "criteria",
+    "large",
+    "kills",
+)  # by name alone: they take a quarter of an hour, files or a GPU
 
 
 def main() -> None:
@@ -27,7 +32,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="also write the page to this file")
     given = parser.parse_args()
     device = devices.name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    libraries = ", ".join(f"{name} {version}" for name, version in devices.versions().items())
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     lines = [
         "# Benchmarks",
         "",
