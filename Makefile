@@ -12,7 +12,7 @@ JOBS ?= $(shell nproc)
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test check docs bench sweep report reproduce-small clean
+.PHONY: help install demo test check audit docs bench sweep report reproduce-small clean
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -50,6 +50,11 @@ docs: $(STAMP)  ## the pages that are made from the code
 
 bench: $(STAMP)  ## speed and memory against named peers
 	$(BIN)/python -m benchmarks
+
+audit: $(STAMP)  ## known holes in what is pinned (asks a service; says so where it cannot)
+	@$(INSTALL) pip-audit
+	@$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --strict \
+	  || { echo "audit: holes are listed above, or the service could not be asked"; exit 1; }
 
 sweep: $(STAMP)  ## a whole experiment: make sweep E=cross-task/small (jdna sweep --list)
 	$(BIN)/jdna sweep $(E)

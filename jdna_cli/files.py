@@ -78,6 +78,30 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
+_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p",
+            "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")  # fmt: skip
+
+
+def network_file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+    """The kind of a file system over a network that a folder is on; None for any other.
+
+    Args:
+        folder: it, or what it is to be in, is there.
+        mounts: where the system tells what is mounted.
+    """
+    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists()).resolve()
+    kinds: dict[Path, str] = {}
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return None
+    for line in lines:
+        _, point, kind, *_ = [*line.split(), "", "", ""]
+        kinds[Path(point.replace("\\040", " "))] = kind
+    kind = next((kinds[up] for up in (existing, *existing.parents) if up in kinds), "")
+    return kind if kind.startswith(_NETWORK) else None
+
+
 def sha256(file: Path) -> str:
     """Hash of a file's content, in hexadecimal."""
     with file.open("rb") as handle:

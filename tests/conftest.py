@@ -1,9 +1,11 @@
 import contextlib
 import io
+import ipaddress
 import json
 import os
 import shutil
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,23 @@ def animals(tmp_path_factory) -> Path:
         text = "".join(json.dumps(row) + "\n" for row in chosen)
         (folder / "sst2" / f"{split}.jsonl").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network():
+    """Nothing that is tested speaks to a machine far away."""
+    connect = socket.socket.connect
+
+    def near(self, address):
+        host = address[0] if isinstance(address, tuple) else ""
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(host).is_global:
+                raise AssertionError(f"a test connects to {host}")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", near)
+        yield
 
 
 @pytest.fixture(scope="session")

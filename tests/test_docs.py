@@ -158,3 +158,16 @@ def test_no_room_of_the_code_is_in_a_circle(monkeypatch):
     assert ("pruning", "sparsity") in arrows
     assert sum(room.files for room in there) == len(rooms.modules())
     assert not [pair for pair in arrows if pair[0] == rooms.GROUND], "it knows no room above"
+
+
+def test_the_report_of_ones_own_is_a_report():
+    text = (TOP / "docs" / "extending.md").read_text().partition("## A report")[2]
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)[:1]
+    report = {"__name__": "slowest"}
+    exec(block, report)
+    rows = [{"id": 1, "_name": "m", "task": None, "started_at": 0}]
+    (section,) = report["sections"](rows)
+    assert section.rows == [["1", "m", ""]]
+    assert report["sections"]([]) == []
+    assert report["figure"](rows).panels[0].lines[0].x == (1.0,)
+    assert report["EMPTY"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jdna_cli.compute import processes
 from jdna_cli.errors import RequestError
+from jdna_cli.files import network_file_system
 from jdna_cli.store import schema
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def open_workspace(
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     terminal = Terminal()
     terminal.phase("starting")
+    if db is None and (kind := network_file_system(home)):
+        terminal.say(
+            f"--home: {home} is on a network file system ({kind}), on which SQLite may lose what "
+            "several machines write: use one machine at a time, or --db postgresql+psycopg://…"
+        )
     ledger = Ledger(home, db)
     try:
         yield OpenWorkspace(ledger, data_dir, force, resume, allow_pickle, terminal)

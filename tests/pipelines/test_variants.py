@@ -358,7 +358,7 @@ def test_packed_files_are_read_back_bit_for_bit(jdna, tiny, family, way):
     assert all(torch.equal(bits(a[n]), bits(b[n])) for n in a)
     raw = bytearray(file.read_bytes())
     file.write_bytes(raw[:-9])
-    assert "damaged" in jdna("prune", "run:2", "--sparsity", 0.9, code=2).err
+    assert "is not what the run wrote" in jdna("prune", "run:2", "--sparsity", 0.9, code=2).err
 
 
 def test_latency_and_throughput_are_measured_when_asked(jdna, bert):

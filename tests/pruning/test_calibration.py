@@ -329,3 +329,14 @@ def test_nan_is_refused_by_the_tensors_name(jdna, bert):
         assert f"{name!r} holds NaN" in found.err
     assert f"{name!r} holds NaN" in jdna("prune", bert, "--quantize", 4, code=1).err
     assert not list(jdna.home.glob("[0-9]*"))
+
+
+def test_a_criterion_that_has_changed_since_is_not_run(jdna, bert, tmp_path):
+    file, canary = tmp_path / "mine.py", tmp_path / "ran"
+    code = "def score(weight, statistics):\n    return weight.abs()\n"
+    file.write_text(code)
+    jdna("prune", bert, "--sparsity", 0.5, "--criterion", f"{file}:score")
+    file.write_text(f"open({str(canary)!r}, 'w').close()\n{code}")
+    told = jdna("finetune", "run:1", "--task", "living", code=2).err
+    assert "has changed since run:1 was made" in told
+    assert not canary.exists()

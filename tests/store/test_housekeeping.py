@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from jdna_cli.files import network_file_system
 from jdna_cli.store import reading
 from jdna_cli.store.ledger import Ledger
 from tests.conftest import impatience
@@ -169,3 +170,15 @@ def test_a_dead_predecessor_is_cleaned_up_by_who_takes_its_run_up(jdna, tiny, mo
     assert not (jdna.home / "1" / "half").exists()
     assert not (jdna.home / ".1.part-99999").exists()
     Ledger(jdna.home).close()
+
+
+MOUNTS = "/dev/vda / ext4 rw 0 0\nserver:/export {at} nfs4 rw 0 0\nproc /proc proc rw 0 0\n"
+
+
+def test_a_network_file_system_is_known(tmp_path):
+    mounts = tmp_path / "mounts"
+    (tmp_path / "far away").mkdir()
+    mounts.write_text(MOUNTS.format(at=str(tmp_path / "far away").replace(" ", "\\040")))
+    assert network_file_system(tmp_path / "far away" / "home" / "deep", mounts) == "nfs4"
+    assert network_file_system(tmp_path / "near", mounts) is None
+    assert network_file_system(tmp_path, tmp_path / "none") is None
