@@ -1,6 +1,7 @@
 """The database loses nothing, whoever writes, dies, or asks."""
 
 import contextlib
+import datetime as dt
 import hashlib
 import os
 import shutil
@@ -10,7 +11,9 @@ import sys
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -195,6 +198,55 @@ def test_an_older_database_is_copied_then_upgraded(on_file, newer_migrations):
         ask(on_file, f"SELECT * FROM {view.name}")
 
 
+REVISIONS = sorted(path.name[:4] for path in schema.migrations_folder().glob("versions/[0-9]*.py"))
+
+
+def as_of(revision, address):
+    """A database as that schema's jdna left it: runs, one of them doubled, and a doubled number."""
+    engine = database.open_engine(address)
+    config = Config()
+    config.set_main_option("script_location", str(schema.migrations_folder()))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    known = sa.MetaData()
+    known.reflect(engine, only=["run", "metric", "layer"])
+    run, metric, layer = (known.tables[name] for name in ("run", "metric", "layer"))
+    row = {"kind": "prune", "spec": {"model": "m"}, "model": "m", "versions": {},
+           "started_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}  # fmt: skip
+    with engine.begin() as connection:
+        for number, (status, name) in enumerate(
+            (("finished", "a"), ("running", "b"), ("running", "b"), ("failed", "c")), 1
+        ):
+            own = {"id": number, "status": status, "fingerprint": name}
+            connection.execute(run.insert().values(**row, **own))
+        for value in (0.5, 0.5, 0.25):
+            own = {"run": 1, "split": "s", "name": "loss" if value == 0.5 else "best"}
+            connection.execute(metric.insert().values(value=value, **own))
+        sizes = {"run": 1, "tensor": "t", "shape": [2, 3], "kept": 1, "total": 6}
+        connection.execute(layer.insert().values(**sizes))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_every_released_schema_is_upgraded_with_its_data(tmp_path, server, revision):
+    (tmp_path / "home").mkdir()
+    as_of(revision, server or schema.default_url(tmp_path / "home"))
+    ledger = Ledger(tmp_path / "home", server)
+    rows = ask(ledger, "SELECT id, status, fingerprint FROM run ORDER BY id")
+    # Of what nobody is known to work on, nothing runs.
+    assert rows == [(1, "finished", "a"), (2, "interrupted", "b"), (3, "interrupted", "b"),
+                    (4, "failed", "c")]  # fmt: skip
+    outcome = ledger.outcome(1)
+    assert {(m.name, m.value) for m in outcome.measurements} == {("loss", 0.5), ("best", 0.25)}
+    assert len(outcome.measurements) == 2
+    assert outcome.layers == (LayerSparsity("t", (2, 3), 1, 6),)
+    for view in VIEWS:
+        ask(ledger, f"SELECT * FROM {view.name}")
+    assert ledger.take_up(ledger.get(3)).id == 3
+    ledger.close()
+
+
 @pytest.mark.parametrize("failing", range(len(STATEMENTS) + 1))
 def test_a_migration_that_fails_anywhere_changes_nothing(on_file, newer_migrations, failing):
     on_file.finish(on_file.start(NewRun(PRUNE, "f"), {}, None), Outcome())
@@ -213,8 +265,8 @@ def test_a_newer_database_is_refused_and_left_alone(on_file, jdna):
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = hashlib.sha256(file.read_bytes()).hexdigest()
-    for command in (("db", "upgrade"), ("report",), ("prune", ".", "--sparsity", 0.5)):
-        found = jdna(*command, "--home", on_file.home, code=2)
+    for asked in (("db", "upgrade"), ("report",), ("prune", ".", "--sparsity", 0.5)):
+        found = jdna(*asked, "--home", on_file.home, code=2)
         assert f"schema 9998, this jdna knows up to {schema.head()}" in found.err
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
 
