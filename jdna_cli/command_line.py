@@ -20,24 +20,24 @@ def words(kind: str, values: Mapping[str, Any]) -> list[str]:
         kind: prune, finetune, eval, or interpolate.
         values: fields of its spec, by name, and options that are no fields, as `home`.
     """
-    found = ["jdna", kind, str(values["model"])]
-    found += [str(values["other"])] if values.get("other") is not None else []
+    words = ["jdna", kind, str(values["model"])]
+    words += [str(values["other"])] if values.get("other") is not None else []
     for name, value in values.items():
         if name in ("model", "other") or value is None:
             continue
         renamed = name == "batch_size" and kind in ("eval", "interpolate")
         flag = f"--{'eval-batch-size' if renamed else name.replace('_', '-')}"
         if name == "sequential" and not value:
-            found.append("--no-sequential")
+            words.append("--no-sequential")
         elif name == "harness":
-            found += [flag, ",".join(value)]
+            words += [flag, ",".join(value)]
         elif isinstance(value, bool):
-            found += [flag] if value else []
+            words += [flag] if value else []
         elif isinstance(value, (list, tuple)):
-            found += [word for item in value for word in (flag, str(item))]
+            words += [word for item in value for word in (flag, str(item))]
         else:
-            found += [flag, str(value)]
-    return found
+            words += [flag, str(value)]
+    return words
 
 
 def of_recorded(kind: str, stored: Mapping[str, Any]) -> str:

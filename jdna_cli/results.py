@@ -86,12 +86,12 @@ class Outcome:
     @property
     def metrics(self) -> dict[str, float]:
         """Results by name: those of the first split under their own, others as split/name."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         results = [m for m in self.measurements if m.step is None]
         first = next((m.split for m in results if m.split != "train"), None)
         for m in results:
-            found[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
-        return found
+            metrics[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
+        return metrics
 
     @property
     def prunable(self) -> int:

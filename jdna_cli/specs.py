@@ -125,11 +125,11 @@ class PruningRequest(Spec):
 
     def determining(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         """As of any request; a user's own criterion goes by the name of its file."""
-        found = super().determining(without)
+        determining = super().determining(without)
         file, colon, function = self.criterion.rpartition(":")
-        if colon and "criterion" in found:
-            found["criterion"] = f"{Path(file).name}:{function}"
-        return found
+        if colon and "criterion" in determining:
+            determining["criterion"] = f"{Path(file).name}:{function}"
+        return determining
 
     @property
     def prunes(self) -> bool:

@@ -70,14 +70,14 @@ def run_as_json(run: Run) -> dict[str, Any]:
 def as_json(done: RecordedRun) -> dict[str, Any]:
     """The one object that `--json` prints."""
     run = {**run_as_json(done.run), "cached": done.cached, "artifact": str(done.folder.resolve())}
-    found: dict[str, Any] = {"run": run, "metrics": done.outcome.metrics}
+    as_object: dict[str, Any] = {"run": run, "metrics": done.outcome.metrics}
     if done.run.kind == "prune":
-        found["pruning"] = pruning_of(done.outcome)
+        as_object["pruning"] = pruning_of(done.outcome)
     if done.run.kind == "interpolate":
         points = done.outcome.points
-        found["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
-        found["barrier"] = found["metrics"]["barrier"]
-    return found
+        as_object["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
+        as_object["barrier"] = as_object["metrics"]["barrier"]
+    return as_object
 
 
 def pruning_of(outcome: Outcome) -> dict[str, Any]:

@@ -31,10 +31,10 @@ class Placing:
     def arguments(self) -> dict[str, Any]:
         """What `from_pretrained` is told."""
         kind = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
-        found: dict[str, Any] = {"dtype": kind}
+        arguments: dict[str, Any] = {"dtype": kind}
         if self.device_map is not None:
-            found |= {"device_map": self.device_map, "offload_folder": self.offload}
-        return found
+            arguments |= {"device_map": self.device_map, "offload_folder": self.offload}
+        return arguments
 
 
 def accelerator(precision: str) -> Accelerator:

@@ -167,8 +167,8 @@ def mean(values: Tensor) -> Tensor:
 
     if size() == 1:
         return values
-    found: Tensor = reduce(values, "mean")
-    return found
+    over_all: Tensor = reduce(values, "mean")
+    return over_all
 
 
 def gathered(own: dict[str, Tensor]) -> dict[str, Tensor]:

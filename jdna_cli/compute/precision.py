@@ -82,7 +82,7 @@ def rates(threads: int = 1) -> Rates:
 def _rate(dtype: torch.dtype, against: float | None) -> float:
     import torch
 
-    found = 0.0
+    rate = 0.0
     for rows, inputs, outputs in _SIZES:
         x, weight = torch.ones(rows, inputs, dtype=dtype), torch.ones(inputs, outputs, dtype=dtype)
         x @ weight  # kernels are made at the first call
@@ -93,10 +93,10 @@ def _rate(dtype: torch.dtype, against: float | None) -> float:
             best = min(best, time.perf_counter() - start)
             if time.perf_counter() - began > _SECONDS:
                 break
-        found = 2 * rows * inputs * outputs / best / 1e9
-        if against is not None and found * _HOPELESS < against:
+        rate = 2 * rows * inputs * outputs / best / 1e9
+        if against is not None and rate * _HOPELESS < against:
             break
-    return found
+    return rate
 
 
 def precision_on(device: Device, rates: Rates | None, bfloat16: bool) -> Precision:

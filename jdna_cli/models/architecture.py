@@ -63,15 +63,15 @@ def _known(key: str, folder: Path) -> Architecture:
     try:
         return Architecture(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # not seen before, or damaged: looked at again
-        found = _seen(folder)
+        architecture_seen = _seen(folder)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".part-{os.getpid()}")
-        part.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        part.write_text(json.dumps(asdict(architecture_seen)), encoding="utf-8")
         part.replace(file)
     except OSError:  # a home that cannot be written: looked at anew each time
         pass
-    return found
+    return architecture_seen
 
 
 def _remembered() -> Path:
@@ -115,8 +115,10 @@ def _positions(config: Any, model: Any) -> int | None:
     from torch import nn
 
     inner = config.encoder if config.model_type == "encoder-decoder" else config
-    found = getattr(inner, "max_position_embeddings", None) or getattr(inner, "n_positions", None)
-    if not isinstance(found, int) or found <= 0:
+    positions = getattr(inner, "max_position_embeddings", None) or getattr(
+        inner, "n_positions", None
+    )
+    if not isinstance(positions, int) or positions <= 0:
         return None
     tables = [
         module
@@ -126,10 +128,10 @@ def _positions(config: Any, model: Any) -> int | None:
     if hasattr(inner, "relative_attention_num_buckets") and not tables:
         return None
     for table in tables:
-        if table.num_embeddings == found and table.padding_idx is not None:
+        if table.num_embeddings == positions and table.padding_idx is not None:
             # Positions are counted from the padding token's number on.
-            return found - int(table.padding_idx) - 1
-    return found
+            return positions - int(table.padding_idx) - 1
+    return positions
 
 
 def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:

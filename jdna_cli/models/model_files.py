@@ -169,9 +169,9 @@ def tokenizer_of(folder: Path) -> Any:
     from jdna_cli.models.quiet import transformers
 
     try:
-        found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        found(UNHEARD_OF)
-        return found
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer(UNHEARD_OF)
+        return tokenizer
     except ImportError as error:
         told = " ".join(str(error).split())
         package = f"install {error.name!r}: " if error.name else ""

@@ -32,7 +32,7 @@ def match_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     own: dict[str, str] = {}
     for name, _ in model.named_parameters():
         own.setdefault(name.removeprefix(prefixes[0]), name)
-    found = {}
+    names_here = {}
     for name in names:
         bare = [name, *(name.removeprefix(prefix) for prefix in prefixes)]
         place = next((own[form] for form in bare if form in own), None)
@@ -40,5 +40,5 @@ def match_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
             continue
         if place is None:
             raise JdnaError(f"tensor {name!r} of the mask has no weight in the model")
-        found[name] = place
-    return found
+        names_here[name] = place
+    return names_here

@@ -97,11 +97,11 @@ def _check_end(scorer: Head, source: ModelSource) -> None:
 
 def _flat(table: dict[str, Any], within: str = "") -> dict[str, Any]:
     """A configuration with those inside it, by names that say where."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         nested = isinstance(value, dict) and key not in ("id2label", "label2id")
-        found |= _flat(value, f"{within}{key}.") if nested else {f"{within}{key}": value}
-    return found
+        flat |= _flat(value, f"{within}{key}.") if nested else {f"{within}{key}": value}
+    return flat
 
 
 # What a configuration says of how a model was made, is trained or is run, not of what it answers.

@@ -317,20 +317,20 @@ def _results(
     curve: list[Measurement], task: Task, examples_per_second: float | None
 ) -> list[Measurement]:
     """What a fine-tuning reports: the last epoch of each split, and the best of the main metric."""
-    found = []
+    results = []
     for split in task.evaluation_splits:
         own = [m for m in curve if m.split == split]
         last = max(m.step or 0 for m in own)
-        found += [Measurement(split, m.name, m.value) for m in own if m.step == last]
+        results += [Measurement(split, m.name, m.value) for m in own if m.step == last]
         main = [m for m in own if m.name == task.metric]
         lower = task.metric in LOWER_IS_BETTER
         best = min(main, key=lambda m: m.value) if lower else max(main, key=lambda m: m.value)
-        found.append(Measurement(split, f"best_{task.metric}", best.value))
-        found.append(Measurement(split, "best_epoch", main.index(best) + 1))
-    found.append(Measurement("train", "loss", [m for m in curve if m.split == "train"][-1].value))
+        results.append(Measurement(split, f"best_{task.metric}", best.value))
+        results.append(Measurement(split, "best_epoch", main.index(best) + 1))
+    results.append(Measurement("train", "loss", [m for m in curve if m.split == "train"][-1].value))
     if examples_per_second is not None:
-        found.append(Measurement("train", "examples_per_second", examples_per_second))
-    return found
+        results.append(Measurement("train", "examples_per_second", examples_per_second))
+    return results
 
 
 def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:

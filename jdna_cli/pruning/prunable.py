@@ -19,23 +19,23 @@ class Prunable:
 
 
 def _prunable(folder: Path) -> Architecture:
-    found = architecture(folder)
-    if found.refused is not None:
-        raise RequestError(found.refused)
-    return found
+    known = architecture(folder)
+    if known.refused is not None:
+        raise RequestError(known.refused)
+    return known
 
 
 def reasons(folder: Path, tensors: list[str]) -> dict[str, str | None]:
     """Why each of a file's tensors is not prunable; None where it is."""
     known = _prunable(folder)
-    found: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
     for name in tensors:
         bare = name.removeprefix(known.prefix)
         if bare in known.matrices:
-            found[name] = None
+            reasons[name] = None
         else:
-            found[name] = known.others.get(bare, "not of the backbone: a head, or unused")
-    return found
+            reasons[name] = known.others.get(bare, "not of the backbone: a head, or unused")
+    return reasons
 
 
 def select(

@@ -258,7 +258,7 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
 
 def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
     """What tells recipes apart of which the same was asked: the rule, else the first run."""
-    found: dict[str, str] = {}
+    changes: dict[str, str] = {}
     for recipes in twins:
         if len(recipes) < 2:
             continue
@@ -266,8 +266,8 @@ def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, 
         by_rule = len(set(rules)) == len(rules)
         for recipe in recipes:
             one = firsts[recipe]
-            found[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
-    return found
+            changes[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
+    return changes
 
 
 def _told_apart(specs: list[dict[str, Any]]) -> list[str]:

@@ -42,11 +42,11 @@ class Comparison:
 
     def rows(self, source: Source) -> list[Row]:
         """All cells that belong, easy tasks and levels first."""
-        found = [row for row in cells.labelled(source, self.without) if self.belongs(row)]
+        rows = [row for row in cells.labelled(source, self.without) if self.belongs(row)]
         if self.among is None:
-            return found
-        asked = {(r["model"], r["_family"]) for r in found if r[self.among] is not None}
-        return [row for row in found if (row["model"], row["_family"]) in asked]
+            return rows
+        asked = {(r["model"], r["_family"]) for r in rows if r[self.among] is not None}
+        return [row for row in rows if (row["model"], row["_family"]) in asked]
 
     def sections(self, rows: Sequence[Row]) -> list[Section]:
         """One table for each group that has lines enough."""
@@ -96,10 +96,10 @@ def _title(how: Comparison, rows: list[Row]) -> str:
 
 
 def _lines(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[Row]]:
-    found: dict[tuple[Any, ...], list[Row]] = {}
+    lines: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault((how.line(row), row["split"], row["recipe"]), []).append(row)
-    return found
+        lines.setdefault((how.line(row), row["split"], row["recipe"]), []).append(row)
+    return lines
 
 
 def _sections(rows: Sequence[Row], how: Comparison) -> list[Section]:

@@ -118,7 +118,7 @@ def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
         seeds = set.intersection(*(set(line.drops[x]) for x in levels))
         counts = tuple(len(line.drops[x]) for x in levels)
         alike.setdefault((levels, len(seeds), counts), []).append(line)
-    found: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold] = {}
     for (levels, seeds, counts), own in alike.items():
         means = np.array([[line.mean(x) for x in levels] for line in own])
         values = statistics.critical(levels, means, tolerance, counts)
@@ -131,8 +131,8 @@ def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
             if line.resampled is not None:
                 flat = statistics.critical(levels, line.resampled, tolerance)
                 interval = statistics.percentiles(flat)
-            found[line.label] = (float(value), *interval)
-    return found
+            thresholds[line.label] = (float(value), *interval)
+    return thresholds
 
 
 def _table(lines: Sequence[Line], levels: Sequence[float]) -> statistics.Floats:

@@ -70,8 +70,8 @@ def judge(source: Source) -> list[Comparison]:
     """All comparisons that the selected runs allow, adjusted for their number."""
     if "verdicts" not in source.remembered:
         source.remembered["verdicts"] = _judge(source)
-    found: list[Comparison] = source.remembered["verdicts"]
-    return found
+    judgements: list[Comparison] = source.remembered["verdicts"]
+    return judgements
 
 
 def _judge(source: Source) -> list[Comparison]:

@@ -239,11 +239,11 @@ def holm(values: Sequence[float]) -> list[float]:
 
     Source: Holm 1979; no assumption on how the tests depend on each other.
     """
-    found, highest = [0.0] * len(values), 0.0
+    adjusted, highest = [0.0] * len(values), 0.0
     for place, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
         highest = max(highest, min(1.0, (len(values) - place) * values[i]))
-        found[i] = highest
-    return found
+        adjusted[i] = highest
+    return adjusted
 
 
 def monotone(values: Floats, weights: Sequence[float] | None = None) -> Floats:
@@ -301,8 +301,8 @@ def critical(
     low = np.take_along_axis(ys, last[:, None], 1)[:, 0]
     rise = np.take_along_axis(ys, following[:, None], 1)[:, 0] - low
     share = np.divide(tolerance - low, rise, out=np.zeros_like(low), where=rise > 0)
-    found: Floats = xs[last] + (xs[following] - xs[last]) * share
-    return found
+    critical_levels: Floats = xs[last] + (xs[following] - xs[last]) * share
+    return critical_levels
 
 
 def percentiles(found: Floats, level: float = 0.95) -> tuple[float, float]:

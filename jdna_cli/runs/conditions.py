@@ -31,13 +31,13 @@ _PROMPTED = ("multiple-choice", "arithmetic", "question-answering", "translation
 
 def put(values: Mapping[str, Any], task: Task, *, training: bool) -> dict[str, Any]:
     """The task by its name, and what it is put under where that was not said."""
-    found: dict[str, Any] = {"task": task.name}
-    found["pairs"] = ",".join(conditions.pairs_of(task, values.get("pairs"))) or None
+    filled_in: dict[str, Any] = {"task": task.name}
+    filled_in["pairs"] = ",".join(conditions.pairs_of(task, values.get("pairs"))) or None
     if task.kind == "question-answering" and values.get("book") is None:
-        found["book"] = "open" if task.context else "closed"
+        filled_in["book"] = "open" if task.context else "closed"
     if values.get("max_length") is None:
-        found["max_length"] = _LENGTHS[task.kind][0 if training else 1]
-    return found
+        filled_in["max_length"] = _LENGTHS[task.kind][0 if training else 1]
+    return filled_in
 
 
 def check(data_dir: Path | None, spec: Measured, task: Task, split: str) -> None:

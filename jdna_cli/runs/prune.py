@@ -55,14 +55,14 @@ def identities(
     workspace: OpenWorkspace, spec: PruneSpec | FinetuneSpec, model: ModelSource
 ) -> dict[str, str]:
     """What a request that prunes rests on, by content."""
-    found = {"model": model.identity}
+    identities = {"model": model.identity}
     if (criterion := criteria.identity(spec.criterion)) is not None:
-        found["criterion"] = criterion
+        identities["criterion"] = criterion
     if spec.calibration is not None:
         from jdna_cli.tasks import calibration
 
-        found["calibration"] = calibration.identity(spec.calibration, workspace.data_dir)
-    return found
+        identities["calibration"] = calibration.identity(spec.calibration, workspace.data_dir)
+    return identities
 
 
 @dataclass(frozen=True)

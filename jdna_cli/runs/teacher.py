@@ -17,12 +17,13 @@ def teacher_of(workspace: OpenWorkspace, spec: FinetuneSpec, task: Task) -> Loca
     """
     if spec.teacher is None:
         return None
-    found = locate(workspace, spec.teacher)
-    if found.run is not None and found.run.task not in (None, task.name):
+    teacher = locate(workspace, spec.teacher)
+    if teacher.run is not None and teacher.run.task not in (None, task.name):
         raise RequestError(
-            f"--teacher: {spec.teacher} was fine-tuned on {found.run.task!r}, not on {task.name!r}"
+            f"--teacher: {spec.teacher} was fine-tuned on {teacher.run.task!r}, "
+            f"not on {task.name!r}"
         )
-    return found
+    return teacher
 
 
 def teacher_column(spec: FinetuneSpec, teacher: Located | None) -> str | None:

@@ -38,14 +38,14 @@ class Features:
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The texts at `indices`, (B, L) int64, padded to the longest of them."""
         rows = [torch.tensor(self.columns["input_ids"][i]) for i in indices]
-        found = {
+        rows_of_batch = {
             "input_ids": pad_sequence(rows, True, self.filler),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], True),
         }
         for name, column in self.columns.items():
-            if name not in found:
-                found[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
-        return found
+            if name not in rows_of_batch:
+                rows_of_batch[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
+        return rows_of_batch
 
 
 def training_order(

@@ -119,10 +119,10 @@ def logits(model: nn.Module, inputs: dict[str, Tensor], filler: int) -> Tensor:
     before = config.pad_token_id
     config.pad_token_id = filler
     try:
-        found: Tensor = model(**accepted(model, inputs)).logits
+        logits: Tensor = model(**accepted(model, inputs)).logits
     finally:
         config.pad_token_id = before
-    return found
+    return logits
 
 
 def cut(count: int, of: int, length: int) -> str:

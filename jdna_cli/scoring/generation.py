@@ -161,12 +161,12 @@ def _generate(model: Any, inputs: dict[str, torch.Tensor], config: Any, stop: St
     before = model.generation_config
     model.generation_config = config
     try:
-        found: torch.Tensor = model.generate(
+        ids: torch.Tensor = model.generate(
             **inputs, generation_config=config, stopping_criteria=[stop]
         )
     finally:
         model.generation_config = before
-    return found
+    return ids
 
 
 SCORER = Generation

@@ -76,10 +76,10 @@ def examples(task: Task, split: str, put: Conditions, data_dir: Path | None) -> 
     Raises:
         RequestError: the data are not what the task needs, or cannot be put under them.
     """
-    found = conditions.apply(task, load(task, split, data_dir), put)
+    examples = conditions.apply(task, load(task, split, data_dir), put)
     if split != "train":
-        _check_measurable(task, split, found)
-    return found
+        _check_measurable(task, split, examples)
+    return examples
 
 
 def _check_measurable(task: Task, split: str, records: Records) -> None:

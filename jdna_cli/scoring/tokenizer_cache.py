@@ -88,23 +88,23 @@ class Tokens:
             columns = tuple([self.spelt(text) for text in column] for column in columns)
         file = self._file(columns, settings)
         if file is not None and (remembered := _read(file)) is not None:
-            found, self.cut = remembered
-            self.check(found["input_ids"])
-            return found
+            tokenized, self.cut = remembered
+            self.check(tokenized["input_ids"])
+            return tokenized
         if columns and not columns[0]:
             return {"input_ids": []}
         made = self.tokenizer(*(list(column) for column in columns), **settings)
-        found = dict(made)
-        self.check(found["input_ids"])
+        tokenized = dict(made)
+        self.check(tokenized["input_ids"])
         told = getattr(made, "encodings", None) or []
         self.cut = sum(bool(one.overflowing) for one in told) if settings.get("truncation") else 0
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(f".part-{os.getpid()}")
-            packed = _packed(found)
+            packed = _packed(tokenized)
             save_file(packed, part, metadata={"sha256": _digest(packed), "cut": str(self.cut)})
             part.rename(file)
-        return found
+        return tokenized
 
     def spelt(self, text: str) -> str:
         """A text in which nothing stands for a token of the tokenizer's own.
@@ -129,13 +129,13 @@ class Tokens:
     @functools.cached_property
     def _pieces(self) -> list[str]:
         """Special tokens that come out even where they are to be spelt."""
-        found = []
+        pieces = []
         for name in self.tokenizer.all_special_tokens:
             ids = self.tokenizer(name, add_special_tokens=False, split_special_tokens=True)
             own = self.tokenizer.convert_tokens_to_ids(name)
             if own in ids["input_ids"] and own != self.tokenizer.unk_token_id and len(name) > 1:
-                found.append(name)
-        return found
+                pieces.append(name)
+        return pieces
 
     def check(self, rows: Sequence[Sequence[int]]) -> None:
         """Refuse tokens that the model has no embedding of.
@@ -199,11 +199,11 @@ def _packed(found: dict[str, list[list[int]]]) -> dict[str, torch.Tensor]:
 
 
 def _unpacked(packed: dict[str, torch.Tensor]) -> dict[str, list[list[int]]]:
-    found = {}
+    unpacked = {}
     for name in sorted(n for n in packed if not n.endswith(".lengths")):
         flat, rows, start = packed[name].tolist(), [], 0
         for length in packed[f"{name}.lengths"].tolist():
             rows.append(flat[start : start + length])
             start += length
-        found[name] = rows
-    return found
+        unpacked[name] = rows
+    return unpacked

@@ -67,14 +67,14 @@ class Entry:
 
 def entries(files: Iterable[Path]) -> dict[str, Entry]:
     """Every tensor of some files, in the order in which they lie there."""
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for file in files:
         size, header = _header(file)
         header.pop("__metadata__", None)
         for name, x in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             start, end = (8 + size + offset for offset in x["data_offsets"])
-            found[name] = Entry(file, x["dtype"], tuple(x["shape"]), start, end)
-    return found
+            entries[name] = Entry(file, x["dtype"], tuple(x["shape"]), start, end)
+    return entries
 
 
 def metadata(file: Path) -> dict[str, str]:

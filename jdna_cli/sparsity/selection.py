@@ -255,20 +255,20 @@ class _Counted:
 
 def _histogram(item: Item, low: int, high: int, shift: int) -> _Counted:
     bins = ((high - low) >> shift) + 1
-    found = _Counted(0, np.zeros(bins, dtype=np.int64), high)
+    histogram = _Counted(0, np.zeros(bins, dtype=np.int64), high)
     for block in _checked_blocks(*resolved(item)):
-        found.top = _top(block)
+        histogram.top = _top(block)
         if bins <= FEW_BINS and shift == 0:
             # Few bins are counted faster by as many comparisons.
             below = [int(np.count_nonzero(block < edge)) for edge in range(low, high + 2)]
-            found.below += below[0]
-            found.counts += np.diff(below)
+            histogram.below += below[0]
+            histogram.counts += np.diff(below)
             continue
-        found.below += int(np.count_nonzero(block < low))
+        histogram.below += int(np.count_nonzero(block < low))
         offsets = block - block.dtype.type(low)
         inside = offsets[offsets <= high - low] >> shift
-        found.counts += np.bincount(inside, minlength=bins)
-    return found
+        histogram.counts += np.bincount(inside, minlength=bins)
+    return histogram
 
 
 def _equal(item: Item, key: int) -> int:

@@ -38,15 +38,15 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
         tensors: by name; all processes that hold a part of them must ask together.
         keep: whether this process wants them; else what comes back is empty.
     """
-    found: dict[str, Tensor] = {}
+    gathered: dict[str, Tensor] = {}
     seen: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
         if id(tensor) not in seen:
             full = whole(tensor)
             seen[id(tensor)] = full.cpu() if keep else full.flatten()[:0]
         if keep:
-            found[name] = seen[id(tensor)]
-    return found
+            gathered[name] = seen[id(tensor)]
+    return gathered
 
 
 def rows_of(full: Tensor, like: Tensor) -> Tensor:

@@ -46,18 +46,18 @@ def leftovers(ledger: Ledger) -> list[Leftover]:
         if state in (Status.interrupted.value, Status.failed.value) and name not in finished
     }
     running = {number for number, state in status.items() if state == Status.running.value}
-    found: list[Leftover] = []
+    leftovers: list[Leftover] = []
     for path in sorted(ledger.home.iterdir()):
         if why := _why(path, status, running, resumable):
-            found.append(Leftover(path, _size(path), why))
+            leftovers.append(Leftover(path, _size(path), why))
     for lock in sorted((ledger.home / LOCKS).glob("*")):
         if lock.name not in owners:
-            found.append(Leftover(lock, _size(lock), "lock of a process that has ended"))
+            leftovers.append(Leftover(lock, _size(lock), "lock of a process that has ended"))
     for cache in _CACHES:
         for part in sorted((ledger.home / cache).glob("*part-*")):
             if time.time() - part.stat().st_mtime > OLD_SECONDS:
-                found.append(Leftover(part, _size(part), "an unfinished copy"))
-    return found
+                leftovers.append(Leftover(part, _size(part), "an unfinished copy"))
+    return leftovers
 
 
 def _why(

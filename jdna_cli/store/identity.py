@@ -82,7 +82,7 @@ class Identities:
                 there = (state.st_size, state.st_mtime_ns, state.st_ino)
                 if row and (row.size, row.modified_ns, row.inode) == there:
                     return row.sha256
-        found = files.sha256(file)
+        digest = files.sha256(file)
         if remembered:
             with Session(self._engine) as session:
                 session.merge(
@@ -91,11 +91,11 @@ class Identities:
                         size=state.st_size,
                         modified_ns=state.st_mtime_ns,
                         inode=state.st_ino,
-                        sha256=found,
+                        sha256=digest,
                     )
                 )
                 session.commit()
-        return found
+        return digest
 
 
 def is_content(name: str) -> bool:

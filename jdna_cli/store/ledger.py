@@ -266,16 +266,16 @@ class Ledger(RunReader):
             self._change(session, run, status=Status.finished.value)
             for name, size, sum_ in written:
                 session.add(File(run=number, name=name, size=size, sha256=sum_))
-            found = session.get_one(Run, run.id)
-            found.finished_at = dt.datetime.now(dt.UTC)
-            found.device = outcome.device
-            found.bits = outcome.bits
-            found.dtype, found.protocol = outcome.dtype, outcome.protocol
-            found.remark, found.examples = outcome.remark, outcome.examples
+            recorded = session.get_one(Run, run.id)
+            recorded.finished_at = dt.datetime.now(dt.UTC)
+            recorded.device = outcome.device
+            recorded.bits = outcome.bits
+            recorded.dtype, recorded.protocol = outcome.dtype, outcome.protocol
+            recorded.remark, recorded.examples = outcome.remark, outcome.examples
             if outcome.bits_per_weight is not None:
-                found.bits_per_weight = outcome.bits_per_weight
+                recorded.bits_per_weight = outcome.bits_per_weight
             if outcome.sparsity is not None:
-                found.sparsity_reached = outcome.sparsity
+                recorded.sparsity_reached = outcome.sparsity
             for m in outcome.measurements:
                 session.add(
                     Metric(run=number, split=m.split, name=m.name, value=m.value, step=m.step)
@@ -291,7 +291,7 @@ class Ledger(RunReader):
             for p in outcome.points:
                 session.add(Point(run=number, alpha=p.alpha, loss=p.loss, score=p.score))
             session.commit()
-        return found
+        return recorded
 
     def forget(self, run: Run) -> None:
         """Take back that a run started, of which nothing was made.

@@ -166,8 +166,8 @@ def resolved(cell: Cell, runs: Mapping[str, int]) -> Table:
 
 def dependants(cells: Iterable[Cell]) -> dict[str, set[str]]:
     """For each cell that others need, the keys of those others."""
-    found: dict[str, set[str]] = {}
+    dependants: dict[str, set[str]] = {}
     for cell in cells:
         for key in cell.needs:
-            found.setdefault(key, set()).add(cell.key)
-    return found
+            dependants.setdefault(key, set()).add(cell.key)
+    return dependants

@@ -109,10 +109,10 @@ def pairs_of(task: Task, asked: str | None) -> tuple[str, ...]:
         return task.pairs[: int(asked)]
     if asked in ("majority", "minority"):
         group: tuple[str, ...] = getattr(task, asked)
-        found = tuple(p for p in task.pairs if set(p.split("-")) & set(group))
-        if not found:
+        directions = tuple(p for p in task.pairs if set(p.split("-")) & set(group))
+        if not directions:
             raise RequestError(f"--pairs: task {task.name!r} names no {asked} languages")
-        return found
+        return directions
     wanted = tuple(part.strip() for part in asked.split(","))
     for pair in wanted:
         if pair not in task.pairs:

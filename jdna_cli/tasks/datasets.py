@@ -92,12 +92,12 @@ def identity(task: Task, splits: Sequence[str], data_dir: Path | None) -> str:
     """
     if below := folder(task, data_dir):
         parts = [hashlib.sha256(path(task, s, below).read_bytes()).hexdigest() for s in splits]
-        found = f"files:{':'.join(parts)}"
+        identity = f"files:{':'.join(parts)}"
     elif isinstance(task.source, GeneratedSource):
-        found = f"generated:{task.name}:{task.source.version}"
+        identity = f"generated:{task.name}:{task.source.version}"
     else:
         source = _hub(task)
-        found = f"hub:{source.path}:{source.config}@{source.revision or 'main'}"
+        identity = f"hub:{source.path}:{source.config}@{source.revision or 'main'}"
     from jdna_cli.tasks.built_in import all_tasks
 
     if all_tasks().get(task.name) is not task:
@@ -105,8 +105,8 @@ def identity(task: Task, splits: Sequence[str], data_dir: Path | None) -> str:
 
         # A task of the user's own may change its meaning under the same name.
         described = task_toml.write(task.model_copy(update={"source": None}))
-        found += f":own:{hashlib.sha256(described.encode()).hexdigest()}"
-    return found
+        identity += f":own:{hashlib.sha256(described.encode()).hexdigest()}"
+    return identity
 
 
 def _hub(task: Task) -> Any:

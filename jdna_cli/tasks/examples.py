@@ -38,12 +38,12 @@ def value_at(row: Row, column: str) -> Any:
     Raises:
         KeyError: there is none.
     """
-    found: Any = row
+    value: Any = row
     for part in column.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(value, Mapping):
             raise KeyError(column)
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
 @dataclass(frozen=True)

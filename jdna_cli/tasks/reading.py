@@ -84,9 +84,9 @@ def tab_separated(file: Path) -> list[Row]:
     """
     text = text_of(file)
     try:
-        found = _rows(file, text, quoted=True)
-        if not any("\n" in str(value) for row in found for value in row.values()):
-            return found
+        rows = _rows(file, text, quoted=True)
+        if not any("\n" in str(value) for row in rows for value in row.values()):
+            return rows
     except RequestError:
         pass
     return _rows(file, text, quoted=False)
@@ -101,7 +101,7 @@ def _rows(file: Path, text: str, *, quoted: bool) -> list[Row]:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
     else:
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    found: list[Row] = []
+    rows: list[Row] = []
     names: list[str] | None = None
     try:
         for values in reader:
@@ -115,10 +115,10 @@ def _rows(file: Path, text: str, *, quoted: bool) -> list[Row]:
                     f"{file}, line {reader.line_num}: not as many values as the first line has "
                     f"({len(values)}, {len(names)})"
                 )
-            found.append(dict(zip(names, values, strict=True)))
+            rows.append(dict(zip(names, values, strict=True)))
     except csv.Error as error:
         raise RequestError(f"{file}, line {reader.line_num}: {error}") from None
-    return found
+    return rows
 
 
 def parquet(file: Path) -> list[Row]:
@@ -131,10 +131,10 @@ def parquet(file: Path) -> list[Row]:
     from pyarrow import parquet as library
 
     try:
-        found: list[Row] = library.read_table(file).to_pylist()
+        rows: list[Row] = library.read_table(file).to_pylist()
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{file}: no Parquet file ({str(error).splitlines()[0]})") from None
-    return found
+    return rows
 
 
 READERS: dict[str, Callable[[Path], list[Row]]] = {

@@ -31,10 +31,10 @@ def strata(labels: Sequence[float], classes: bool) -> list[int]:
     if classes:
         return [int(label) for label in labels]
     order = sorted(range(len(labels)), key=lambda i: (labels[i], i))
-    found = [0] * len(labels)
+    strata = [0] * len(labels)
     for rank, i in enumerate(order):
-        found[i] = rank * BINS // len(labels)
-    return found
+        strata[i] = rank * BINS // len(labels)
+    return strata
 
 
 def training_subset(

@@ -72,10 +72,10 @@ def newest(folder: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """States of the generators that training draws from."""
-    found = {"random.cpu": torch.get_rng_state()}
+    random_state = {"random.cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        found["random.cuda"] = torch.cuda.get_rng_state(device)
-    return found
+        random_state["random.cuda"] = torch.cuda.get_rng_state(device)
+    return random_state
 
 
 def restore_random_state(tensors: dict[str, Tensor], device: torch.device) -> None:

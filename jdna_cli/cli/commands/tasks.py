@@ -92,11 +92,11 @@ def _sizes(task: Task, data_dir: Path | None) -> dict[str, int]:
     if below is None:
         return dict(task.sizes)
     splits = [split for split in task.splits if datasets.has(task, split, data_dir)]
-    found = {}
+    sizes = {}
     for split in splits:
         with datasets.path(task, split, below).open("rb") as lines:
-            found[split] = sum(1 for line in lines if line.strip())
-    return found
+            sizes[split] = sum(1 for line in lines if line.strip())
+    return sizes
 
 
 def _task_row(row: dict[str, Any]) -> list[str]:

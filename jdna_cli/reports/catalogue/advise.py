@@ -47,12 +47,14 @@ def _advice(rows: list[Row], answers: predictions.Answers, tolerance: float) -> 
     weights = [float(row["n"]) for row in levels]
 
     def critical_of(means: Floats) -> Floats:
-        found = statistics.critical(xs, means, tolerance, weights)
+        critical_sparsity = statistics.critical(xs, means, tolerance, weights)
         if not patterned:
-            return found
+            return critical_sparsity
         # Between two patterns there is none: the largest measured one that is not above it.
         steps = np.array([0.0, *xs])
-        return np.asarray(steps[(steps[None] <= found[:, None] + 1e-12).sum(axis=1) - 1])
+        return np.asarray(
+            steps[(steps[None] <= critical_sparsity[:, None] + 1e-12).sum(axis=1) - 1]
+        )
 
     drawn, over = resampling.drops(levels, answers)
     every = critical_of(drops if drawn is None else np.concatenate([drops, drawn]))
@@ -141,7 +143,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     tasks: dict[str, list[Row]] = {}
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
-    found = []
+    sections = []
     for task, own in tasks.items():
         table = [
             [
@@ -167,8 +169,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             "Critical sparsity: the largest at which the drop is not above the tolerance; drops "
             "are made monotone (isotonic regression), linear between the levels measured.",
         )
-        found.append(Section(title, columns, table, notes))
-    return found
+        sections.append(Section(title, columns, table, notes))
+    return sections
 
 
 def figure(rows: Sequence[Row]) -> Figure:

@@ -24,8 +24,8 @@ WHERE run.status = 'finished'"""
 
 def rows(source: Source) -> list[Row]:
     """One row per point of every line, with the height of its line's barrier."""
-    found = source.records(_POINTS, "ORDER BY run.id, point.alpha")
-    for own in _lines(found).values():
+    rows = source.records(_POINTS, "ORDER BY run.id, point.alpha")
+    for own in _lines(rows).values():
         first, last = own[0], own[-1]
         for row in own:
             chord = (1 - row["alpha"]) * first["loss"] + row["alpha"] * last["loss"]
@@ -33,14 +33,14 @@ def rows(source: Source) -> list[Row]:
         barrier = max(row["above_chord"] for row in own)
         for row in own:
             row["barrier"] = barrier
-    return found
+    return rows
 
 
 def _lines(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
+    lines: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["run_id"], []).append(row)
-    return found
+        lines.setdefault(row["run_id"], []).append(row)
+    return lines
 
 
 def _end(row: Row, which: str) -> str:

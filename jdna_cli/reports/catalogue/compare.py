@@ -40,12 +40,12 @@ def rows(source: Source) -> list[Row]:
             f"run {first['id']} is on {first['task']}, run {second['id']} on {second['task']}: "
             "only answers to the same examples can be compared"
         )
-    found, answers = [], predictions.of(source)
+    rows, answers = [], predictions.of(source)
     for split in _splits(predictions.folder(source, first["artifact"] or "")):
         both = [answers.of(r["id"], split, r["metric"]) for r in (first, second)]
         if both[0] is not None and both[1] is not None:
-            found.append(_row(first, second, split, both[0], both[1]))
-    return found
+            rows.append(_row(first, second, split, both[0], both[1]))
+    return rows
 
 
 def _splits(folder: Path) -> list[str]:

@@ -39,10 +39,10 @@ def rows(source: Source) -> list[Row]:
 
 def _by_run(rows: Sequence[Row]) -> dict[int, dict[int, list[Row]]]:
     """Rows of all tensors by run and step."""
-    found: dict[int, dict[int, list[Row]]] = {}
+    by_run: dict[int, dict[int, list[Row]]] = {}
     for row in rows:
-        found.setdefault(row["run"], {}).setdefault(row["step"], []).append(row)
-    return found
+        by_run.setdefault(row["run"], {}).setdefault(row["step"], []).append(row)
+    return by_run
 
 
 def _mean(rows: list[Row], name: str) -> float | None:

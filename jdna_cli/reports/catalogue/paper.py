@@ -72,13 +72,13 @@ def published(figure: str) -> list[Row]:
     file = resources.files("jdna_cli.reports") / "published" / "figures.csv"
     with file.open(encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if row["figure"] == figure]
-    found: list[Row] = []
+    curves: list[Row] = []
     for row in rows:
         value = float(row["value"]) if row["value"] else None
         if value is not None and figure == "open-closed-book":
             value = 100 * (1 + value)  # the figure shows the fraction lost
-        found.append({**row, "value": value})
-    return found
+        curves.append({**row, "value": value})
+    return curves
 
 
 def rows(source: Source) -> list[Row]:
@@ -91,15 +91,15 @@ def rows(source: Source) -> list[Row]:
     levels: dict[tuple[str, str], list[Row]] = {}
     for row in magnitude:
         levels.setdefault(_level(row), []).append(row)
-    found: list[Row] = []
+    rows: list[Row] = []
     for point in published(name):
         here: list[Row | None] = [
             row
             for row in levels.get((point["pattern"], point["level"]), [])
             if MATCHES[name](row, point["panel"], point["series"])
         ]
-        found += [_beside(point, row) for row in here or [None]]
-    return found
+        rows += [_beside(point, row) for row in here or [None]]
+    return rows
 
 
 def _level(row: Row) -> tuple[str, str]:
@@ -126,10 +126,10 @@ def _beside(point: Row, row: Row | None) -> Row:
 
 
 def _panels(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    found: dict[tuple[str, str], list[Row]] = {}
+    panels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["panel"], row["pattern"]), []).append(row)
-    return found
+        panels.setdefault((row["panel"], row["pattern"]), []).append(row)
+    return panels
 
 
 def _order(pattern: str, level: str) -> float:
@@ -138,18 +138,18 @@ def _order(pattern: str, level: str) -> float:
 
 def _curves(rows: list[Row]) -> dict[tuple[str, str | None], dict[str, Row]]:
     """Points by level: of each published series, and of each of the user's models on it."""
-    found: dict[tuple[str, str | None], dict[str, Row]] = {}
+    curves: dict[tuple[str, str | None], dict[str, Row]] = {}
     for row in rows:
-        found.setdefault((row["series"], None), {})[row["level"]] = row
+        curves.setdefault((row["series"], None), {})[row["level"]] = row
         if row["model"] is not None:
             name = f"{row['_name']} · {row['label']}"
-            found.setdefault((row["series"], name), {})[row["level"]] = row
-    return found
+            curves.setdefault((row["series"], name), {})[row["level"]] = row
+    return curves
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per panel and pattern: the published curve, and below it the user's."""
-    found = []
+    sections = []
     for (panel, pattern), own in _panels(rows).items():
         levels = sorted({r["level"] for r in own}, key=lambda level: _order(pattern, level))
         table = []
@@ -167,8 +167,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         ]
         names = [f"{x}%" if pattern == "unstructured" else x for x in levels]
         title = f"{own[0]['figure']} · {panel} · {'unstructured' if pattern != 'n:m' else 'N:M'}"
-        found.append(Section(title, ("curve", "source", *names), table, tuple(notes), 2))
-    return found
+        sections.append(Section(title, ("curve", "source", *names), table, tuple(notes), 2))
+    return sections
 
 
 def figure(rows: Sequence[Row]) -> Figure:

@@ -42,16 +42,16 @@ def _amount(row: Row) -> str:
 
 
 def _by_task(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    found: dict[tuple[Any, ...], list[Row]] = {}
+    by_task: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = (row["model"], row["prunable"], row["label"], row["split"], row["recipe"])
-        found.setdefault(key, []).append(row)
-    return found
+        by_task.setdefault(key, []).append(row)
+    return by_task
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per model and task."""
-    found = []
+    sections = []
     for (_, prunable, label, _, _), own in _by_task(rows).items():
         table = [
             [
@@ -72,8 +72,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             "Bits per prunable weight in the compact form (mask and kept values, or codes and "
             "scales), for values of the type that was stored; drop in % of the dense score."
         )
-        found.append(Section(title, columns, table, (note,)))
-    return found
+        sections.append(Section(title, columns, table, (note,)))
+    return sections
 
 
 def figure(rows: Sequence[Row]) -> Figure:

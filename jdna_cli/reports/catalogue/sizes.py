@@ -41,15 +41,15 @@ def rows(source: Source) -> list[Row]:
 
 
 def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    found: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["label"], row["split"]), []).append(row)
-    return found
+        groups.setdefault((row["label"], row["split"]), []).append(row)
+    return groups
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One table per task, from the most weights left to the fewest."""
-    found = []
+    sections = []
     for (label, _), own in _groups(rows).items():
         ordered = sorted(own, key=lambda row: (-row["weights_left"], row["model"]))
         table = [
@@ -64,8 +64,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         ]
         columns = ("model", "what", "weights left", own[0]["metric"], "seeds")
         note = "Weights left: prunable weights that are not zero. Scores as they are, in %."
-        found.append(Section(f"Sizes · {label}", columns, table, (note,)))
-    return found
+        sections.append(Section(f"Sizes · {label}", columns, table, (note,)))
+    return sections
 
 
 def figure(rows: Sequence[Row]) -> Figure:

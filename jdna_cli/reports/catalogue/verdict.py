@@ -18,12 +18,12 @@ EMPTY = (
 
 def rows(source: Source) -> list[Row]:
     """One row per comparison and sparsity, and one over all sparsities (`sparsity` empty)."""
-    found = []
+    rows = []
     for one in hypothesis.judge(source):
         tests: list[Test | None] = [*one.tests, *([one.overall] if one.overall else [])]
         for test in tests or [None]:
-            found.append(_row(one, test))
-    return found
+            rows.append(_row(one, test))
+    return rows
 
 
 def _row(comparison: Comparison, test: Test | None) -> Row:
