@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from jdna_cli.errors import RequestError
 from jdna_cli.files import require_space, sha256, whole
-from jdna_cli.models import model_files
+from jdna_cli.models import gguf_files, model_files
 
 _PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -26,11 +26,11 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
 def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
-    """The local folder of a model given as a folder or as a hub id with an optional @revision.
+    """The local folder of a model: a folder, a GGUF file, or a hub id with an optional @revision.
 
     Args:
         reference: the model.
-        converted: where models that have pickle files alone are written as safetensors.
+        converted: where models that are in GGUF or pickle files alone are written as safetensors.
         allow_pickle: whether they may be; one that was once is found there again.
 
     Raises:
@@ -38,6 +38,8 @@ def fetch(reference: str, converted: Path, allow_pickle: bool) -> Path:
         JdnaError: the hub did not answer.
     """
     folder = Path(reference).expanduser()
+    if (file := gguf_files.file_of(folder)) is not None:
+        return gguf_files.converted(file, converted)
     safe = [
         "*.safetensors",
         model_files.INDEX,

@@ -79,9 +79,18 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
         workspace.observer.say(
             f"{folder}: model.safetensors is read; the index beside it, and what it names, is not"
         )
+    from jdna_cli.models import gguf_files
+
+    quantized = gguf_files.quantization_of(folder)
+    if quantized is not None:
+        workspace.observer.say(
+            f"{Path(reference).name}: its weights were {quantized}, and are float32 now"
+        )
     identity = workspace.ledger.identity(folder)
     folder = _unpacked(workspace, folder, identity)
     named = printable(reference.removeprefix("./").rstrip("/"))
+    if quantized is not None and quantized not in named:
+        named += f" ({quantized})"
     name = workspace.ledger.name_of(identity, named)
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
     return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})

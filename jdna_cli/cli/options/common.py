@@ -18,7 +18,7 @@ Format = Literal["table", "markdown", "latex", "csv", "json"]
 def _model(metavar: str) -> Any:
     return typer.Argument(
         metavar=metavar,
-        help="Hub id (optional @revision), local folder, or run:ID.",
+        help="Hub id (optional @revision), local folder, GGUF file, or run:ID.",
         show_default=False,
         autocompletion=completing.models,
     )
