@@ -14,7 +14,6 @@ from jdna_cli import reports
 from jdna_cli.cli import completing
 from jdna_cli.cli.app import app
 from tests.conftest import run_jdna
-from tests.reports.test_reports import home, measured  # noqa: F401
 
 WIDTH = 80
 
@@ -29,14 +28,14 @@ def widest(text):
 
 
 @pytest.mark.parametrize("name", sorted(set(reports.names()) - {"compare", "paper"}))
-def test_reports_fit(name, home, measured):  # noqa: F811
+def test_reports_fit(name, home, measured):
     for place in (home, measured.home):
         found = run_jdna("report", name, "--home", place)
         assert found.code in (0, 2), found.err
         assert len(widest(found.out)) <= WIDTH, widest(found.out)
 
 
-def test_the_two_reports_that_are_asked_for_something_fit(home, measured):  # noqa: F811
+def test_the_two_reports_that_are_asked_for_something_fit(home, measured):
     for args in (("compare", "--run", 1, "--run", 3), ("paper", "cross-task")):
         found = run_jdna("report", *args, "--home", measured.home)
         assert found.code == 0, found.err
@@ -51,7 +50,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=lambda args: " ".join(map(str, args)))
-def test_commands_fit(args, measured, monkeypatch):  # noqa: F811
+def test_commands_fit(args, measured, monkeypatch):
     monkeypatch.chdir(measured.home.parent)
     rest = () if args[0] == "report" or args[1:] == ("--list",) else ("--home", "home")
     rest = () if args == ("report", "list") else rest
@@ -61,7 +60,7 @@ def test_commands_fit(args, measured, monkeypatch):  # noqa: F811
     assert re.search(r"\w\n", found.out)
 
 
-def test_results_of_runs_fit(measured, monkeypatch):  # noqa: F811
+def test_results_of_runs_fit(measured, monkeypatch):
     monkeypatch.chdir(measured.home.parent)
     for args in (
         ("prune", "TinyBERT", "--pattern", "2:4"),
@@ -127,7 +126,7 @@ def test_help_fits_and_ends_with_lines_that_are_understood(path):
         ("jdna eval run:", {"run:1", "run:2"}),
     ],
 )
-def test_shells_complete_tasks_runs_and_reports(line, expected, measured, monkeypatch):  # noqa: F811
+def test_shells_complete_tasks_runs_and_reports(line, expected, measured, monkeypatch):
     monkeypatch.setenv("JDNA_HOME", str(measured.home))
     monkeypatch.setenv("_JDNA_COMPLETE", "complete_zsh")
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
