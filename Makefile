@@ -12,7 +12,7 @@ JOBS ?= $(shell nproc)
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test check audit docs bench sweep report reproduce-small clean
+.PHONY: help install demo test test-all check audit docs bench sweep report reproduce-small clean
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -36,7 +36,10 @@ install: $(STAMP)  ## environment and all that is needed, at pinned versions
 demo: $(BASE)  ## the main job in miniature: eight trainings, then the report
 	@$(BIN)/jdna demo
 
-test: check  ## all checks and all tests
+test: check  ## all checks, and all tests but the longest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal -m "not long"
+
+test-all: check  ## those too: kills, clusters, a real Slurm where it is installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(STAMP)  ## style, types, and the direction of imports

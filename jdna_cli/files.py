@@ -31,10 +31,7 @@ def whole(
             the final name.
     """
     temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    # A run's folder is written by one process at a time: other parts are dead predecessors'.
-    old = [temporary] if named_by_content else folder.parent.glob(f".{folder.name}.part-*")
-    for part in old:
-        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -161,9 +161,10 @@ class Ledger(RunReader):
                 session.rollback()
                 raise AlreadyRunningError(self.get(run.id or 0))
             session.commit()
-            # What a dead predecessor had finished but not recorded is made again from there.
+            # What a dead predecessor had written but not recorded is made again.
             if self.is_own(folder := self.folder(run)):
-                shutil.rmtree(folder, ignore_errors=True)
+                for left in (folder, *self.home.glob(f".{run.id}.part-*")):
+                    shutil.rmtree(left, ignore_errors=True)
             return session.get_one(Run, run.id)
 
     @contextlib.contextmanager

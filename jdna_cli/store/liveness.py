@@ -89,7 +89,7 @@ class Lease:
     def _beat(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
             # A database that is locked for long, or away, is asked again: the lease lasts longer.
-            with contextlib.suppress(sa.exc.OperationalError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 self._lost = not self._renewed()
             if self._lost:
                 return
@@ -141,7 +141,8 @@ class Lease:
         self._stopped.set()
         self._thread.join()
         self._thread = None
-        with self._engine.begin() as connection:
+        # Where the database is away, the lease ends by itself; the lock tells of it at once.
+        with contextlib.suppress(sa.exc.SQLAlchemyError), self._engine.begin() as connection:
             connection.execute(sa.delete(Hold).where(col(Hold.owner) == self.token))
             connection.execute(sa.delete(Owner).where(col(Owner.token) == self.token))
         self._lock.release()

@@ -144,7 +144,7 @@ def test_each_process_holds_its_rows_of_weights_and_masks(still, tmp_path):
     assert done.stdout.count("divided") == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_divided_model_is_pruned_in_rounds_and_goes_on_with_other_processes(jdna, tmp_path):
     # T5 ties its embeddings; rows of its weights do not divide by three.
     model = without_dropout("tiny-translator", tmp_path / "still")

@@ -260,6 +260,7 @@ def test_a_killed_process_leaves_what_resume_finishes(jdna, bert, tmp_path):
     assert status == [["finished"], ["finished"]]
 
 
+@pytest.mark.long
 def test_two_processes_fine_tune_into_one_database(jdna, bert):
     environment = {**os.environ, "JDNA_HOME": str(jdna.home)}
     command = [sys.executable, "-m", "jdna_cli", "finetune", str(bert), "--sparsity", "0.5"]

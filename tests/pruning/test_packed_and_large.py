@@ -97,6 +97,7 @@ def llama_shaped(folder, hidden, layers, shards, dtype=torch.bfloat16):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [("--sparsity", "0.5"), ("--pattern", "2:4")])
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path, asked):
     """Resident memory beyond the start, of a model of 8 and of one of 32 blocks of 8 MB."""
     code = """

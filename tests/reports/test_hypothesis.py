@@ -60,6 +60,7 @@ def judged(home, model):
     ("world", "right"),
     [("follows", hypothesis.BORNE), ("against", hypothesis.AGAINST), ("noise", hypothesis.OPEN)],
 )
+@pytest.mark.long
 def test_the_verdict_is_right_at_the_stated_rate(worlds, world, right):
     wrong = 0
     for i in range(TIMES):

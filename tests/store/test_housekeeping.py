@@ -122,7 +122,7 @@ app(sys.argv[2:])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_after_many_kills_nothing_is_left_over_and_nothing_is_lost(jdna, tiny):
     """A pruning that is killed at ever later times; what is left when all is done is its result."""
     model = tiny("bert")

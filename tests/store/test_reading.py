@@ -18,11 +18,11 @@ from jdna_cli.store.reading import Bounds
 PRUNE = PruneSpec(model="m", sparsity=0.5)
 
 
-@pytest.fixture
-def served(tmp_path, postgres):
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, postgres):
     """The URL of a PostgreSQL database with one run, whose user is a superuser."""
     url = postgres()
-    ledger = Ledger(tmp_path / "home", url)
+    ledger = Ledger(tmp_path_factory.mktemp("served") / "home", url)
     ledger.start(NewRun(PRUNE, "f", {"model": "m"}), {}, None)
     yield url
     ledger.close()

@@ -62,7 +62,7 @@ def test_eight_processes_make_one_database(tmp_path, server):
     assert found.rows == [(schema.head(),)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_writers_lose_no_run(tmp_path, server):
     """16 processes × 25 runs, each started, measured and finished."""
     code = """

@@ -68,7 +68,7 @@ def test_what_is_handed_over_is_recorded_as_if_it_had_been_run_here(jdna, tmp_pa
     assert jdna("sweep", file, "--dry-run", "--json").json["waiting"] == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_ray_cluster_that_loses_a_node_records_every_cell_once(jdna, tmp_path, bert, monkeypatch):
     pytest.importorskip("ray")
     short = tempfile.mkdtemp(prefix="jr-", dir="/tmp")  # the path of a socket is short
@@ -103,7 +103,7 @@ def test_a_ray_cluster_that_loses_a_node_records_every_cell_once(jdna, tmp_path,
     once(jdna)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jobs_of_submitits_local_executor_are_recorded(jdna, tmp_path, bert):
     pytest.importorskip("submitit")
     file = write(tmp_path / "trial.toml", bert, rest="[[levels]]\nsparsity = 0.5")

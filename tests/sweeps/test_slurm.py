@@ -13,7 +13,7 @@ from tests.sweeps import slurm
 from tests.sweeps.test_sweeps import rows, write
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not slurm.is_there(), reason="Slurm is not installed, or this is not root"),
 ]
 

@@ -323,6 +323,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(jdna, tmp_path, bert)
     assert len(rows(jdna)) == 9
 
 
+@pytest.mark.long
 def test_a_whole_tree_that_is_killed_goes_on_where_it_was(jdna, tmp_path, bert):
     file = write(tmp_path / "trial.toml", bert, head="seeds = [1, 2, 3]")
     process = start(jdna.home, file)
