@@ -130,6 +130,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.long
 def test_each_process_holds_its_rows_of_weights_and_masks(still, tmp_path):
     script = tmp_path / "parts.py"
     script.write_text(PARTS.format(folder=str(still)))

@@ -84,6 +84,7 @@ def on_slow_cpu(home, *commands):
     return [(json.loads(one["out"]), one["err"]) for one in found]
 
 
+@pytest.mark.long
 def test_where_bfloat16_is_slow_auto_is_float32_and_asking_for_it_is_warned_of(bert, tmp_path):
     tuned = ("finetune", bert, *QUICK)
     auto, plain, half, shown = on_slow_cpu(
@@ -99,6 +100,7 @@ def test_where_bfloat16_is_slow_auto_is_float32_and_asking_for_it_is_warned_of(b
     assert shown[0]["spec"]["mixed_precision"] == "no"
 
 
+@pytest.mark.long
 def test_a_bfloat16_checkpoint_is_loaded_as_float32_where_that_is_faster(jdna, bert, tmp_path):
     half = tmp_path / "half"
     own = Path(jdna("finetune", bert, *QUICK, "--json").json["run"]["artifact"])

@@ -49,6 +49,7 @@ def processes(code, count, *args):
     ]
 
 
+@pytest.mark.long
 def test_eight_processes_make_one_database(tmp_path, server):
     code = (
         "import sys; from pathlib import Path; from jdna_cli.store.ledger import Ledger; "

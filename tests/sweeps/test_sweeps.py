@@ -126,6 +126,7 @@ def test_a_sweep_from_an_empty_home_to_its_report(jdna, trial):
     assert "its model was not kept" in jdna("eval", "run:3", "--task", "living", code=2).err
 
 
+@pytest.mark.long
 def test_the_last_models_are_kept_where_that_is_asked(jdna, tmp_path, bert, monkeypatch):
     # Where the name of the temporary folder is too long for a socket.
     monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/" + 100 * "x")
@@ -142,6 +143,7 @@ def test_the_last_models_are_kept_where_that_is_asked(jdna, tmp_path, bert, monk
     assert (jdna.home / str(mine) / "model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_a_line_and_a_measurement_after_each_cell(jdna, tmp_path, bert):
     rest = """
 [[levels]]
