@@ -60,17 +60,22 @@ def whole(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def existing(folder: Path) -> Path:
+    """A folder, or the nearest one above it that is there already."""
+    return next(path for path in [folder, *folder.absolute().parents] if path.exists())
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Refuse a run whose files will not fit.
 
     Raises:
         RequestError: fewer than `needed` bytes are free where `folder` is to be.
     """
-    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    above = existing(folder)
+    free = shutil.disk_usage(above).free
     if free < needed:
         raise RequestError(
-            f"{existing} has {free / 1e9:.2f} GB free, this run may need {needed / 1e9:.2f} GB: "
+            f"{above} has {free / 1e9:.2f} GB free, this run may need {needed / 1e9:.2f} GB: "
             "free some, or name another place with --home"
         )
 
@@ -86,7 +91,7 @@ def network_file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> st
         folder: it, or what it is to be in, is there.
         mounts: where the system tells what is mounted.
     """
-    existing = next(p for p in [folder, *folder.absolute().parents] if p.exists()).resolve()
+    above = existing(folder).resolve()
     kinds: dict[Path, str] = {}
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -95,7 +100,7 @@ def network_file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> st
     for line in lines:
         _, point, kind, *_ = [*line.split(), "", "", ""]
         kinds[Path(point.replace("\\040", " "))] = kind
-    kind = next((kinds[up] for up in (existing, *existing.parents) if up in kinds), "")
+    kind = next((kinds[up] for up in (above, *above.parents) if up in kinds), "")
     return kind if kind.startswith(_NETWORK) else None
 
 

@@ -78,14 +78,13 @@ def _why(
     return None
 
 
-def remove(ledger: Ledger, found: list[Leftover]) -> int:
-    """Delete; returns how many bytes that freed."""
+def remove(found: list[Leftover]) -> None:
+    """Delete what was found."""
     for one in found:
         if one.path.is_dir() and not one.path.is_symlink():
             shutil.rmtree(one.path)
         else:
             one.path.unlink(missing_ok=True)
-    return sum(one.bytes for one in found)
 
 
 def _size(path: Path) -> int:

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Engine
 from sqlmodel import col
 
 from jdna_cli.errors import JdnaError
-from jdna_cli.store.locks import LOCKS, boot, is_dead
+from jdna_cli.store.locks import LOCKS, POSTGRESQL_CLOCK, SQLITE_CLOCK, boot, is_dead
 from jdna_cli.store.tables import Hold, Owner, Run, Status
 
 LEASE_SECONDS = 300.0
@@ -41,10 +41,8 @@ class LostRunError(JdnaError):
 
 def now(engine: Engine) -> sa.ColumnElement[float]:
     """Seconds since 1970 by the database's clock, which all its processes share."""
-    if engine.dialect.name == "sqlite":
-        return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double)
-    text = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
-    return sa.literal_column(text, sa.Double)
+    clock = SQLITE_CLOCK if engine.dialect.name == "sqlite" else POSTGRESQL_CLOCK
+    return sa.literal_column(clock, sa.Double)
 
 
 class Lease:

@@ -1,4 +1,4 @@
-"""Locks of processes that run something: let go of by the operating system when they die."""
+"""Whether a process that owns something lives: by its lock here, and by the database's clock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCKS = ".owners"  # folder of the locks, in the home
+# Seconds since 1970 by the database's clock, which all its processes share.
+SQLITE_CLOCK = "((julianday('now') - 2440587.5) * 86400.0)"
+POSTGRESQL_CLOCK = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
 
 def boot() -> str:

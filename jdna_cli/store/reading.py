@@ -93,11 +93,9 @@ def dead_runs(url: str, home: Path) -> list[int]:
         url: the database.
         home: the folder that processes' locks are in.
     """
-    from jdna_cli.store.locks import is_dead
+    from jdna_cli.store.locks import POSTGRESQL_CLOCK, SQLITE_CLOCK, is_dead
 
-    clock = "(julianday('now') - 2440587.5) * 86400.0"
-    if not url.startswith("sqlite"):
-        clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+    clock = SQLITE_CLOCK if url.startswith("sqlite") else POSTGRESQL_CLOCK
     sql = (
         f"SELECT run.id, owner.token, owner.expires - {clock}, owner.boot FROM run "  # noqa: S608
         "LEFT JOIN owner ON owner.token = run.owner WHERE run.status = 'running'"

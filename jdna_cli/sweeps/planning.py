@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.errors import RequestError
+from jdna_cli.files import existing
 from jdna_cli.runs.model_lookup import locate
 from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.sweeps import run_cell
@@ -106,11 +107,11 @@ def require_room(plan: Plan, home: Path) -> None:
     """
     import shutil
 
-    existing = next(p for p in [home, *home.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    above = existing(home)
+    free = shutil.disk_usage(above).free
     if free < plan.disk:
         raise RequestError(
-            f"{existing} has {free / 1e9:.1f} GB free, the sweep's models may need "
+            f"{above} has {free / 1e9:.1f} GB free, the sweep's models may need "
             f"{plan.disk / 1e9:.1f} GB: free some, or choose --keep none"
         )
 

@@ -15,6 +15,7 @@ from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
 from jdna_cli.console import print_json, say, tell
 from jdna_cli.errors import JdnaError
+from jdna_cli.files import existing
 from jdna_cli.store import schema
 
 
@@ -74,9 +75,9 @@ def _cpu_checks(count: int) -> list[tuple[str, bool, str]]:
 def _home_checks(home: Path, url: str | None) -> list[tuple[str, bool, str]]:
     from jdna_cli.store import reading
 
-    existing = next(p for p in [home, *home.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    writable = existing.is_dir() and os.access(existing, os.W_OK)
+    above = existing(home)
+    free = shutil.disk_usage(above).free / 1e9
+    writable = above.is_dir() and os.access(above, os.W_OK)
     found = [
         ("home", writable, f"{home}, {'writable' if writable else 'not writable'}"),
         ("disk", free > 2, f"{free:.1f} GB free"),

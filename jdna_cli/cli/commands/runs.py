@@ -179,7 +179,7 @@ def collect(
     found = housekeeping.leftovers(ledger)
     total = sum(one.bytes for one in found)
     if not dry_run:
-        housekeeping.remove(ledger, found)
+        housekeeping.remove(found)
     ledger.close()
     if as_json:
         gone = [{"path": str(one.path), "bytes": one.bytes, "why": one.why} for one in found]
