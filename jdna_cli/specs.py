@@ -241,6 +241,7 @@ class EvalSpec(TaskConditions):
     mixed_precision: Precision = "no"
     shots: int = Field(0, ge=0)
     chat: bool = False
+    limit: int | None = Field(None, ge=1)
     stride: int | None = Field(None, ge=1)
     label_order: str | None = None
     seed: int = Field(0, ge=0, le=MOST_SEED)

@@ -13,11 +13,11 @@ from jdna_cli.tasks.datasets import Records
 
 
 def write_predictions(target: Path, split: str, records: Records, result: EvalResult) -> None:
-    """One JSON line per example: its name, its label, and the model's answer."""
+    """One JSON line per example, or window of a text: its name, and what the model made of it."""
     if not result.rows:
         return
     with (target / f"predictions-{split}.jsonl").open("w", encoding="utf-8") as file:
-        for name, row in zip(records.ids, result.rows, strict=True):
+        for name, row in zip(result.names or records.ids, result.rows, strict=True):
             file.write(json.dumps({"id": name, **row}, ensure_ascii=False) + "\n")
 
 

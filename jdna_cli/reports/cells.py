@@ -20,14 +20,14 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 # What is asked of which model, and under which conditions.
 CONDITION_COLUMNS = ("model", "task", "metric", "split", "data_fraction", "options", "shots",
-                     "book", "context_words", "pairs", "mixture", "recipe")  # fmt: skip
+                     "book", "context_words", "pairs", "mixture", "sample", "recipe")  # fmt: skip
 # What was taken from it, and how.
 PRUNING_COLUMNS = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits",
                    "quantization", "calibration", "schedule", "teacher")  # fmt: skip
 COLUMNS = (
     "model", "task", "metric", "split", "difficulty", "score", "dense_score", "mean_relative",
-    "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "interval_over", "share_lost",
-    "n", "chance",
+    "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "interval_over", "examples",
+    "share_lost", "n", "chance",
     *PRUNING_COLUMNS[:7], "bits_per_weight", *PRUNING_COLUMNS[7:], *CONDITION_COLUMNS[4:],
 )  # fmt: skip
 _P, _W = len(CONDITION_COLUMNS), len(PRUNING_COLUMNS)
@@ -134,7 +134,8 @@ def _cell(
         row["sd_relative_drop"] = told.deviation
         row["interval_over"] = "seeds" if told.low is not None else None
         if len(known) == 1 and not plain(row):
-            told = _over_examples(known[0], row, answers) or told
+            over = _over_examples(known[0], row, answers)
+            told, row["examples"] = over or told, over.n if over else None
             row["interval_over"] = "examples" if told.low is not None else None
         row["ci_low"], row["ci_high"] = told.low, told.high
     chance, dense = row["chance"], row["dense_score"]
@@ -164,7 +165,10 @@ def _over_examples(
     if found[0] is None or found[1] is None or found[0].keys() != found[1].keys():
         return None
     dense, pruned = predictions.paired(found[0], found[1])
-    return statistics.drop(dense, pruned) if dense.mean() > 0 else None
+    metric = row["metric"]
+    if metric not in LOWER_IS_BETTER and dense.mean() <= 0:
+        return None
+    return statistics.paired(dense, pruned, lambda a, b: 1 - predictions.relative(a, b, metric))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -251,7 +255,12 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
         parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
         spec = own.get(row["recipe"], {})
         fields = apart[row["model"], row["task"], row["split"]]
-        parts += [_setting(name, spec[name]) for name in fields if spec.get(name) is not None]
+        parts += [
+            _setting(name, spec[name])
+            for name in fields
+            if spec.get(name) is not None and name != "limit"
+        ]
+        parts += [f"{row['sample']} drawn"] if row["sample"] else []
         parts += [changed[row["recipe"]]] if row["recipe"] in changed else []
         row["label"] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
 

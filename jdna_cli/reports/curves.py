@@ -14,16 +14,24 @@ from jdna_cli.reports import cells
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section, sparkline
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 _PATTERNS = ("unstructured", "N:M", "dense")
 # What tells tables apart that compare something within one task.
 WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "prunable", "bits",
                  "calibration", "schedule", "teacher")  # fmt: skip
 INTERVAL = "± half the width of the 95 % interval over seeds (Student's t)"
-EXAMPLES = (
-    "*: one seed; the interval is over its examples (paired bootstrap) and says nothing of other "
-    "seeds."
-)
+
+
+def over_examples(rows: Sequence[Row]) -> str:
+    """What a star says: over how many examples the interval of a single seed is."""
+    counts = sorted({row["examples"] for row in rows if row["interval_over"] == "examples"})
+    many = "–".join(f"{n:,}" for n in (counts if len(counts) < 2 else (counts[0], counts[-1])))
+    what = "windows" if all(row["metric"] in LOWER_IS_BETTER for row in rows) else "examples"
+    return (
+        f"*: one seed; the interval is over its {many} {what} (paired bootstrap) and says nothing "
+        "of other seeds."
+    )
 
 
 @dataclass(frozen=True)
@@ -133,11 +141,21 @@ def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section
             ]
         )  # fmt: skip
         heat.append([_heat(by_level.get(x)) for x in levels])
+        if there[0]["metric"] in LOWER_IS_BETTER:
+            scores = [cells.score(r["metric"], r["score"]) if (r := by_level.get(x)) else ""
+                      for x in levels]  # fmt: skip
+            unsaid = [""] * (len(table[-1]) - len(levels) - 1)
+            table.append([f"→ {there[0]['metric']}", *unsaid, *scores])
+            heat.append([None] * len(levels))
     notes = [f"Drop in % of the dense score, {INTERVAL}; curve: relative performance, 0 to 100 %."]
+    if any(row["metric"] in LOWER_IS_BETTER for row in rows):
+        notes.append("→: the perplexity itself; its drop is 1 − dense / pruned.")
+    if any(row["sample"] for row in rows):
+        notes.append("Drawn: that many examples were measured, chosen at random by the seed.")
     if how.difficulty:
         notes.append("Tasks from easy to hard by (human − dense) / human.")
     if any(row["interval_over"] == "examples" for row in rows):
-        notes.append(EXAMPLES)
+        notes.append(over_examples(rows))
     if any("rule " in row["label"] for row in rows):
         notes.append(
             "Rule: how prompts are put and answers read (docs/correctness.md); what has the lower "

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jdna_cli.errors import RequestError
 from jdna_cli.reports.query import Source
+from jdna_cli.reports.statistics import Floats
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 
 def folder(source: Source, artifact: str) -> Path:
@@ -23,20 +24,49 @@ def folder(source: Source, artifact: str) -> Path:
 def scores(file: Path, metric: str) -> dict[str, float] | None:
     """Each example's share of the metric by its name; None where the metric is no mean of such.
 
-    For accuracy: 1 where the answer is right, 0 where it is wrong.
+    For accuracy: 1 where the answer is right, 0 where it is wrong. For perplexity, of each window:
+    its negative log-likelihood per token of a window, so that the mean is the log of the perplexity
+    (windows have as many tokens as each other but for the first where they overlap).
     """
     found: dict[str, float] = {}
+    tokens: list[int] = []
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             row: dict[str, Any] = json.loads(line)
-            if metric == "accuracy" and "label" in row and "prediction" in row:
+            if metric == "perplexity":
+                if "negative_log_likelihood" not in row:
+                    return None
+                own = row["negative_log_likelihood"]
+                tokens.append(row["tokens"])
+            elif metric == "accuracy" and "label" in row and "prediction" in row:
                 own = row.get("accuracy", float(row["label"] == row["prediction"]))
             else:
                 own = row.get(metric)
             if own is None:
                 return None
             found[str(row["id"])] = float(own)
+    if tokens:
+        mean = sum(tokens) / len(tokens)
+        found = {name: value / mean for name, value in found.items()}
     return found or None
+
+
+def of_means(means: Floats, metric: str) -> Floats:
+    """Scores from means over examples: a perplexity is the exponential of a mean."""
+    return np.exp(means) if metric in LOWER_IS_BETTER else means
+
+
+def relative(dense: Floats, pruned: Floats, metric: str) -> Floats:
+    """Relative performance from means over examples, NaN where the dense model has nothing right.
+
+    Args:
+        dense: means of the dense run, of any shape.
+        pruned: of the other, broadcast against them.
+        metric: score / dense score, but for perplexity dense / score.
+    """
+    if metric in LOWER_IS_BETTER:
+        return np.exp(dense - pruned)
+    return np.asarray(pruned / np.where(dense > 0, dense, np.nan))
 
 
 class Answers:
@@ -92,9 +122,7 @@ def of(source: Source) -> Answers:
     return found
 
 
-def paired(
-    first: dict[str, float], second: dict[str, float]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def paired(first: dict[str, float], second: dict[str, float]) -> tuple[Floats, Floats]:
     """Both runs' scores of the examples that they share, in one order.
 
     Raises:

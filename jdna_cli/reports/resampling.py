@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdna_cli.reports import cells, statistics
+from jdna_cli.reports import cells, predictions, statistics
 from jdna_cli.reports.predictions import Answers
 from jdna_cli.reports.query import Row
 from jdna_cli.reports.statistics import Floats
@@ -58,7 +58,7 @@ def drops(levels: Sequence[Row], answers: Answers) -> tuple[Floats | None, Over]
         for i, own in enumerate(saved):
             times = np.flatnonzero(chosen[:, k] == i)
             if own is not None and len(times):
-                means[times] += _drops(own, len(times), generator)
+                means[times] += _drops(own, levels[0]["metric"], len(times), generator)
     kind = "both" if told else "examples"
     told.append(f"{len(saved[0]) if saved[0] is not None else 0} examples")
     return means / len(shared), Over(kind, " and ".join(told))
@@ -81,7 +81,7 @@ def _answers(
     return np.array([[one[name] for one in there] for name in names]) if names else None
 
 
-def _drops(answers: Floats, times: int, generator: np.random.Generator) -> Floats:
+def _drops(answers: Floats, metric: str, times: int, generator: np.random.Generator) -> Floats:
     """Drops at each level on examples drawn with replacement, (times, levels)."""
     count = len(answers)
     means = np.empty((times, answers.shape[1]))
@@ -89,4 +89,4 @@ def _drops(answers: Floats, times: int, generator: np.random.Generator) -> Float
         size = min(CHUNK, times - start)
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
         means[start : start + size] = drawn @ answers / count
-    return np.asarray(1 - means[:, 1:] / np.maximum(means[:, :1], 1e-9))
+    return 1 - np.nan_to_num(predictions.relative(means[:, :1], means[:, 1:], metric), nan=1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,44 +51,26 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n, deviation)
 
 
-def difference(first: Floats, second: Floats, level: float = 0.95) -> Interval:
-    """Mean of second − first over the same examples, by the paired bootstrap (percentiles).
+def paired(
+    first: Floats, second: Floats, what: Callable[[Floats, Floats], Floats], level: float = 0.95
+) -> Interval:
+    """A function of two models' means over the same examples, by the paired bootstrap.
 
     Args:
-        first: one number per example, shape (n,).
+        first: one number per example, (n,).
         second: the other model's, for the same examples in the same order.
-        level: of the interval.
-
-    Assumes that examples are independent draws. Source: Efron and Tibshirani 1993, chapter 13.
-    """
-    apart = second - first
-    n = len(apart)
-    if n < 2 or not np.ptp(apart):
-        return Interval(float(apart.mean()), None, None, n)
-    drawn = np.random.default_rng(SEED).integers(0, n, size=(BOOTSTRAPS, n))
-    means = apart[drawn].mean(axis=1)
-    low, high = percentiles(means, level)
-    return Interval(float(apart.mean()), low, high, n)
-
-
-def drop(dense: Floats, pruned: Floats, level: float = 0.95) -> Interval:
-    """Relative drop 1 − mean(pruned) / mean(dense) over the same examples, by the paired bootstrap.
-
-    Args:
-        dense: one number per example, (n,), their mean above 0.
-        pruned: the other model's, for the same examples in the same order.
+        what: of means (k,) and (k,) gives k numbers, as their difference; NaN: tells of nothing.
         level: of the interval (percentiles); the ends are None where all examples are alike.
 
     Assumes that examples are independent draws; says nothing of other seeds. Source: Efron and
     Tibshirani 1993, chapter 13.
     """
-    means = _resampled(np.stack([dense, pruned], axis=1))
-    own = float(1 - pruned.mean() / dense.mean())
+    own = float(what(first.mean(keepdims=True), second.mean(keepdims=True))[0])
+    means = _resampled(np.stack([first, second], axis=1))
     if means is None:
-        return Interval(own, None, None, len(dense))
-    # A resample in which the dense model has nothing right tells of no drop.
-    means = means[means[:, 0] > 0]
-    return Interval(own, *percentiles(1 - means[:, 1] / means[:, 0], level), len(dense))
+        return Interval(own, None, None, len(first))
+    drawn = what(means[:, 0], means[:, 1])
+    return Interval(own, *percentiles(drawn[~np.isnan(drawn)], level), len(first))
 
 
 def mean_of_examples(values: Floats, level: float = 0.95) -> Interval:

@@ -11,7 +11,7 @@ from typing import Any
 from jdna_cli import specs
 from jdna_cli.runs import precision
 from jdna_cli.runs.model_lookup import Located
-from jdna_cli.specs import FinetuneSpec, Measured
+from jdna_cli.specs import EvalSpec, FinetuneSpec, Measured
 from jdna_cli.tasks import conditions, datasets
 from jdna_cli.tasks.task import Task, check_split
 
@@ -49,6 +49,19 @@ def check(data_dir: Path | None, spec: Measured, task: Task, split: str) -> None
     conditions.check(task, conditions.of(task, spec), split, data_dir)
 
 
+def without_idle_limit(spec: EvalSpec, task: Task, data_dir: Path | None) -> EvalSpec:
+    """The request without a limit that leaves no example out: it makes no other result."""
+    if spec.limit is None or task.kind == "language-modelling":
+        return spec
+    whole = spec.model_copy(update={"limit": None})
+    put = conditions.of(task, whole)
+    count = len(conditions.apply(task, datasets.load(task, spec.split, data_dir), put))
+    if spec.limit < count:
+        return spec
+    drawn = any(getattr(spec, name) for name in _DRAWN)
+    return whole if drawn else whole.model_copy(update={"seed": 0})
+
+
 def columns(spec: Measured, task: Task) -> dict[str, Any]:
     """The conditions as columns of a run."""
     prompted = task.kind in _PROMPTED and not isinstance(spec, FinetuneSpec)
@@ -56,6 +69,7 @@ def columns(spec: Measured, task: Task) -> dict[str, Any]:
         **{name: getattr(spec, name) for name in specs.CONDITION_FIELDS},
         "shots": getattr(spec, "shots", 0) if prompted else None,
         "mixture": len(spec.pairs.split(",")) if spec.pairs else None,
+        "sample": getattr(spec, "limit", None),
     }
 
 
@@ -83,6 +97,7 @@ def _chance(task: Task, spec: Measured, split: str, data_dir: Path | None) -> fl
     return task.chance
 
 
+_DRAWN = ("options", "shots", "context_words")
 TAKEN_OVER = ("max_length", "mixed_precision", *specs.CONDITION_FIELDS)
 
 
@@ -96,7 +111,7 @@ def as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[str
             values.pop(name, None)
             if trained.get(name) is not None:
                 values[name] = trained[name]
-    drawn = any(values.get(name) for name in ("options", "shots", "context_words"))
+    drawn = any(values.get(name) for name in (*_DRAWN, "limit"))
     seed = values.get("seed")
     if seed is None or (not drawn and 0 <= seed <= specs.MOST_SEED):
         # A seed that nothing draws from makes no other result.

@@ -24,7 +24,7 @@ from jdna_cli.tasks.lookup import get
 from jdna_cli.tasks.task import Task
 
 # What an evaluation takes over from the fine-tuning of its model.
-_OF_ITS_OWN = ("shots", "chat", "stride", "dtype", "kernels", "label_order")
+_OF_ITS_OWN = ("shots", "chat", "limit", "stride", "dtype", "kernels", "label_order")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> EvalRequest:
     )
     spec = specs.build(EvalSpec, asked)
     conditions.check(workspace.data_dir, spec, task, spec.split)
+    spec = conditions.without_idle_limit(spec, task, workspace.data_dir)
     splits = [spec.split, *(["train"] if spec.shots else [])]
     data = datasets.identity(task, splits, workspace.data_dir)
     rule = rules.of(task, located.source.folder, chat=spec.chat)

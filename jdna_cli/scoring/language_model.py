@@ -6,6 +6,7 @@ and decodes what follows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -101,16 +102,25 @@ class LanguageModelScorer(Scorer):
     def mean_negative_log_likelihood(
         self, model: nn.Module, encoded: Answered, measuring: EvalContext
     ) -> float:
-        """Mean over all tokens of the right targets, summed in float64."""
-        total, done, device = 0.0, 0, measuring.accelerator.device
+        """Mean over all tokens of the right targets."""
+        sums = self.negative_log_likelihoods(model, encoded, measuring)
+        return math.fsum(sums) / self.weight(encoded, range(len(encoded)))
+
+    def negative_log_likelihoods(
+        self, model: nn.Module, encoded: Answered, measuring: EvalContext
+    ) -> list[float]:
+        """Of each example's right target, summed over its tokens."""
+        sums, done, device = [0.0] * len(encoded), 0, measuring.accelerator.device
         model.eval()
         with torch.inference_mode():
             for indices in by_length(encoded.lengths, measuring.batch_size):
                 pairs = [encoded.right(i) for i in indices]
-                total += float(self.negative_log_likelihood(model, pairs, device).double().sum())
+                lost = self.negative_log_likelihood(model, pairs, device).tolist()
+                for i, value in zip(indices, lost, strict=True):
+                    sums[i] = value
                 done += len(indices)
                 measuring.tell("evaluate", done, len(encoded))
-        return total / self.weight(encoded, range(len(encoded)))
+        return sums
 
     def _decoded(
         self, model: nn.Module, pairs: Sequence[Pair], device: torch.device

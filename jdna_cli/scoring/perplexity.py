@@ -2,19 +2,22 @@
 
 All rows of a split are joined and tokenised as one text, and cut into windows; each window predicts
 all its tokens but the first, or, with a stride shorter than the window, those that no window before
-it predicted. A last window that is not full is left out where there is another.
+it predicted. A last window that is not full is left out where there is another. Where only some
+windows are measured, they are drawn from all of them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.scoring.language_model import LanguageModelScorer, Pair
 from jdna_cli.scoring.scorer import EvalContext, EvalResult, Shown
+from jdna_cli.tasks.conditions import drawn
 from jdna_cli.tasks.datasets import Records
 
 
@@ -24,6 +27,8 @@ class Windows:
 
     pairs: tuple[Pair, ...]
     tokens: int  # of the whole text
+    names: tuple[str, ...]
+    total: int  # windows of the whole text
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -61,25 +66,33 @@ class Perplexity(LanguageModelScorer):
             new = 1 if start == 0 or stride == size else size - stride
             if len(window) > new and (len(window) == size or not pairs):
                 pairs.append(Pair(window[:new], window[new:]))
-        return Windows(tuple(pairs), len(ids))
+        names, chosen = [f"window-{i}" for i in range(len(pairs))], list(range(len(pairs)))
+        if self.conditions.limit is not None:
+            chosen = drawn(names, self.conditions.limit, self.conditions.seed)
+        kept = tuple(pairs[i] for i in chosen)
+        return Windows(kept, len(ids), tuple(names[i] for i in chosen), len(pairs))
 
     def measure(self, model: nn.Module, encoded: Windows, measuring: EvalContext) -> EvalResult:
         """Perplexity of the text."""
         # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
         rows = max(1, measuring.batch_size * 32 // self.max_length)
-        loss = self.mean_negative_log_likelihood(
-            model, encoded, replace(measuring, batch_size=rows)
-        )
+        sums = self.negative_log_likelihoods(model, encoded, replace(measuring, batch_size=rows))
+        loss = math.fsum(sums) / encoded.scored
         if not loss < math.log(1e300):
             raise NotFiniteError("the perplexity", measuring.step)
         stride = self.stride or self.max_length
+        some = f" of {encoded.total}" if len(encoded) < encoded.total else ""
         protocol = (
-            f"{len(encoded)} windows of {self.max_length} tokens, stride {stride}, "
+            f"{len(encoded)}{some} windows of {self.max_length} tokens, stride {stride}, "
             f"{encoded.scored} of {encoded.tokens} tokens predicted, rows joined by "
             f"{self.task.separator!r}"
         )
         scores = {"perplexity": math.exp(loss), "tokens": float(encoded.scored)}
-        return EvalResult(loss, scores, [], protocol)
+        lost: list[dict[str, Any]] = [
+            {"negative_log_likelihood": value, "tokens": len(pair.target)}
+            for value, pair in zip(sums, encoded.pairs, strict=True)
+        ]
+        return EvalResult(loss, scores, lost, protocol, encoded.names)
 
 
 SCORER = Perplexity

@@ -33,6 +33,7 @@ class EvalResult:
     scores: dict[str, float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     protocol: str = ""
+    names: tuple[str, ...] | None = None  # of the rows, where they are not the examples
 
 
 class Encoded(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,5 +111,6 @@ def prepare(scorer: Scorer, split: str, data_dir: Path | None) -> Prepared:
     records = examples(task, split, put, data_dir)
     shown = None
     if put.shots:
-        shown = conditions.shots(task, examples(task, "train", put, data_dir), put)
+        all_of_them = replace(put, limit=None)
+        shown = conditions.shots(task, examples(task, "train", all_of_them, data_dir), put)
     return Prepared(records, scorer.encode(records, shown))

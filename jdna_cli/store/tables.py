@@ -133,6 +133,9 @@ class Run(SQLModel, table=True):
     context_words: int | None = _integer("words that each context was cut or filled up to")
     pairs: str | None = _text("directions of translation, as in en-de,en-fr")
     mixture: int | None = _integer("number of directions of translation")
+    sample: int | None = _integer(
+        "examples, or windows of a text, that were drawn to be measured; empty where all were"
+    )
     seed: int | None = _integer("seed of head, order of examples, dropout, and subset")
     started_at: dt.datetime = _moment("when it started (UTC)", null=False)
     finished_at: dt.datetime | None = _moment("when it ended, however it ended (UTC)")

@@ -47,6 +47,7 @@ _PRUNING = {
     "context_words": "words that each context was cut or filled up to",
     "pairs": "directions of translation",
     "mixture": "number of directions of translation",
+    "sample": "examples, or windows of a text, drawn to be measured; empty where all were",
     "recipe": "equal for cells that differ only in pruning and seed",
 }
 
@@ -63,7 +64,8 @@ WITH measured AS (
     metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.prunable,
     run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight, run.quantization,
     run.calibration, run.pruning_seed, run.schedule, run.teacher, run.data_fraction, run.options,
-    run.shots, run.book, run.context_words, run.pairs, run.mixture, run.seed, run.finished_at,
+    run.shots, run.book, run.context_words, run.pairs, run.mixture, run.sample, run.seed,
+    run.finished_at,
     run.recipe, run.human, run.chance,
     ROW_NUMBER() OVER (
       PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
@@ -99,7 +101,8 @@ SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
   regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits,
   bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
-  options, shots, book, context_words, pairs, mixture, seed, finished_at, recipe, human, chance,
+  options, shots, book, context_words, pairs, mixture, sample, seed, finished_at, recipe, human,
+  chance,
   CASE WHEN metric NOT IN ({LOWER}) AND dense_score > chance
     THEN (dense_score - score) / (dense_score - chance) END AS share_lost
 FROM compared
@@ -133,7 +136,7 @@ WITH cell AS (
   SELECT performance.*, AVG(relative_drop) OVER (
     PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity,
       bits, quantization, calibration, schedule, teacher, data_fraction, options, shots, book,
-      context_words, pairs, mixture, recipe
+      context_words, pairs, mixture, sample, recipe
   ) AS mean_drop
   FROM performance
 )
@@ -149,11 +152,11 @@ SELECT model, task, metric, split,
     THEN (AVG(dense_score) - AVG(score)) / (AVG(dense_score) - MAX(chance)) END AS share_lost,
   regime, criterion, pattern, scope, prunable, sparsity, bits,
   AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher,
-  data_fraction, options, shots, book, context_words, pairs, mixture, recipe
+  data_fraction, options, shots, book, context_words, pairs, mixture, sample, recipe
 FROM cell
 GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
   quantization, calibration, schedule, teacher, data_fraction, options, shots, book, context_words,
-  pairs, mixture, recipe
+  pairs, mixture, sample, recipe
 """.replace("{LOWER}", _LOWER),
     {
         **_CELL,

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ class Conditions:
     context_words: int | None = None
     pairs: tuple[str, ...] = ()
     chat: bool = False
+    limit: int | None = None  # examples, or windows of running text, that are measured at most
     seed: int = 0
 
 
@@ -54,6 +56,7 @@ def of(task: Task, request: Any) -> Conditions:
         context_words=request.context_words,
         pairs=pairs_of(task, request.pairs),
         chat=getattr(request, "chat", False),
+        limit=getattr(request, "limit", None),
         seed=request.seed,
     )
 
@@ -159,7 +162,20 @@ def apply(task: Task, records: Records, conditions: Conditions) -> Records:
                 for e in examples
                 for draw in [random.Random(f"{conditions.seed} {e.id}")]
             ]
+    if conditions.limit is not None and task.kind != "language-modelling":
+        # Last, so that what is drawn for an example does not depend on how many there are.
+        kept = drawn([example.id for example in examples], conditions.limit, conditions.seed)
+        examples = [examples[i] for i in kept]
     return Records(tuple(examples))
+
+
+def drawn(names: Sequence[str], count: int, seed: int) -> list[int]:
+    """Indices of at most `count` names, in ascending order, drawn by the names alone.
+
+    Fewer are part of more, whatever the order of the names.
+    """
+    order = sorted(range(len(names)), key=lambda i: sha256(f"{seed} {names[i]}".encode()).digest())
+    return sorted(order[:count])
 
 
 def fewer_options(example: Example, count: int, seed: int) -> Example:

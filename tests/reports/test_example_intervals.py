@@ -111,9 +111,50 @@ def test_drops_over_examples_cover_at_their_rate():
     for _ in range(times):
         dense = (generator.random(300) < 0.8).astype(float)
         lost = generator.random(300) < 0.25
-        found = statistics.drop(dense, np.where(lost, 0.0, dense))
+        found = statistics.paired(dense, np.where(lost, 0.0, dense), lambda a, b: 1 - b / a)
         hits += found.low <= 0.25 <= found.high
     assert hits / times > 0.9
+
+
+def windows(home, losses):
+    """Runs with the log-likelihoods of their windows, 10 tokens each."""
+    cell = {**CELL, "task": "text", "metric": "perplexity", "chance": None}
+    rows = [simulated.dense(**cell), {**cell, "sparsity": 0.5}]
+    rows = [{**r, "score": float(np.exp(x.mean()))} for r, x in zip(rows, losses, strict=True)]
+    simulated.record(home, rows)
+    for number, own in enumerate(losses, 1):
+        (home / str(number)).mkdir()
+        rows = ({"id": str(i), "negative_log_likelihood": 10 * x, "tokens": 10}
+                for i, x in enumerate(own))  # fmt: skip
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (home / str(number) / "predictions-validation.jsonl").write_text(text)
+    return home
+
+
+def test_a_perplexity_has_the_paired_bootstrap_over_its_windows(tmp_path):
+    generator = np.random.default_rng(7)
+    dense = generator.normal(3, 0.4, 80)
+    pruned = dense + generator.normal(0.5, 0.1, 80)
+    home = windows(tmp_path / "home", [dense, pruned])
+    (row,) = (row for row in cells.load(source(home)) if row["sparsity"] == 0.5)
+    assert row["mean_relative_drop"] == pytest.approx(1 - np.exp((dense - pruned).mean()))
+    assert (row["interval_over"], row["examples"]) == ("examples", 80)
+    other = stats.bootstrap(
+        (dense - pruned,), lambda x: 1 - np.exp(x.mean()),
+        vectorized=False, method="percentile", n_resamples=4000, rng=3,
+    ).confidence_interval  # fmt: skip
+    assert row["ci_low"] == pytest.approx(other.low, abs=0.002)
+    assert row["ci_high"] == pytest.approx(other.high, abs=0.002)
+    told = run_jdna("report", "drop", "--home", home).out
+    assert f"{np.exp(pruned.mean()):.1f}" in told
+    assert "80 windows" in " ".join(told.split())
+    args = ("report", "compare", "--run", 1, "--run", 2, "--home", home, "--format", "json")
+    (compared,) = json.loads(run_jdna(*args).out)
+    apart = np.exp(pruned.mean()) - np.exp(dense.mean())
+    assert compared["difference"] == pytest.approx(apart)
+    assert compared["ci_low"] < apart < compared["ci_high"]
+    assert compared["ci_high"] - compared["ci_low"] < apart  # the windows are paired
+    assert compared["mcnemar_p"] is None
 
 
 def test_an_interval_of_one_point_is_seen(tmp_path):

@@ -42,7 +42,7 @@ def test_the_paired_bootstrap_covers_at_its_rate():
         first = (generator.random(200) < 0.8).astype(float)
         flips = generator.random(200) < 0.2
         second = np.where(flips, 1 - first, first)
-        found = statistics.difference(first, second)
+        found = statistics.paired(first, second, lambda a, b: b - a)
         # Of those right (80 %) a fifth is lost, of the others a fifth is won.
         hits += found.low <= -0.16 + 0.04 <= found.high
     assert abs(hits / TIMES - RATE) < SLACK + 0.02  # a percentile interval is a little short

@@ -312,3 +312,44 @@ def test_what_is_cut_is_counted_and_a_question_is_never_torn(jdna, families, tmp
         message = jdna(*args, "--max-length", 8, code=2).err
         assert re.search(r"the (question|answer) (of )?\d+ takes \d+ tokens, and \d+ are", message)
         assert "--max-length 8" in message
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "squad", "multi30k", "sst2"])
+def test_a_limit_draws_the_same_whatever_the_order_and_the_condition(shared_data, name):
+    task = lookup.get(name)
+    whole = datasets.load(task, "validation", shared_data)
+
+    def kept(limit, seed=0, records=whole, **more):
+        put = Conditions(limit=limit, seed=seed, pairs=task.pairs[:1], **more)
+        return conditions.apply(task, records, put)
+
+    hundred = kept(100)
+    assert len(hundred) == 100
+    assert set(hundred.ids) < set(kept(200).ids)
+    assert set(hundred.ids) != set(kept(100, seed=1).ids)
+    backwards = datasets.Records(tuple(reversed(whole.examples)))
+    assert set(kept(100, records=backwards).ids) == set(hundred.ids)
+    assert len(kept(10**6)) == len(kept(None))
+    under = {"arc_easy": {"options": 2}, "squad": {"book": "open", "context_words": 90}}.get(name)
+    if under:
+        assert kept(100, **under).ids == hundred.ids
+        both = {e.id: e for e in kept(None, **under).examples}
+        assert all(both[e.id] == e for e in kept(100, **under).examples)
+
+
+def test_a_limited_measurement_is_recorded_marked_and_kept_apart(jdna, families, tmp_path):
+    data = toys.write(tmp_path / "data", train=24, validation=16)
+    model, seen = families("llama"), ("--task", "arc_easy", "--data-dir", data, "--json")
+    whole = jdna("eval", model, *seen).json["run"]
+    some = jdna("eval", model, *seen, "--limit", 10).json["run"]
+    pruned = jdna("prune", model, "--sparsity", 0.5, "--json").json["run"]["id"]
+    jdna("eval", f"run:{pruned}", *seen, "--limit", 10)
+    sql = "SELECT sample, sparsity, dense_run_id FROM performance ORDER BY run_id"
+    assert jdna("db", "query", sql, "--json").json["rows"] == [
+        [None, 0.0, whole["id"]], [10, 0.0, some["id"]], [10, 0.5, some["id"]],
+    ]  # fmt: skip
+    file = jdna.home / str(some["id"]) / "predictions-validation.jsonl"
+    assert len(file.read_text().splitlines()) == 10
+    assert "arc_easy (10 drawn)" in jdna("report", "drop").out
+    # A limit that leaves nothing out is none.
+    assert jdna("eval", model, *seen, "--limit", 5000).json["run"]["cached"]

@@ -77,7 +77,7 @@ REVISIONS = sorted(path.name[:4] for path in schema.migrations_folder().glob("ve
 
 
 def as_of(revision, address):
-    """A database as that schema's jdna left it: runs, one of them doubled, and a doubled number."""
+    """A database as that schema's jdna left it; before 0007 a run and a number could be doubled."""
     engine = database.open_engine(address)
     config = Config()
     config.set_main_option("script_location", str(schema.migrations_folder()))
@@ -90,12 +90,13 @@ def as_of(revision, address):
     row = {"kind": "prune", "spec": {"model": "m"}, "model": "m", "versions": {},
            "started_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}  # fmt: skip
     with engine.begin() as connection:
+        twice = "running" if revision < "0007" else "interrupted"
         for number, (status, name) in enumerate(
-            (("finished", "a"), ("running", "b"), ("running", "b"), ("failed", "c")), 1
+            (("finished", "a"), (twice, "b"), ("running", "b"), ("failed", "c")), 1
         ):
             own = {"id": number, "status": status, "fingerprint": name}
             connection.execute(run.insert().values(**row, **own))
-        for value in (0.5, 0.5, 0.25):
+        for value in (0.5, 0.5, 0.25) if revision < "0007" else (0.5, 0.25):
             own = {"run": 1, "split": "s", "name": "loss" if value == 0.5 else "best"}
             connection.execute(metric.insert().values(value=value, **own))
         sizes = {"run": 1, "tensor": "t", "shape": [2, 3], "kept": 1, "total": 6}

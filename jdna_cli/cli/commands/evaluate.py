@@ -54,8 +54,6 @@ def evaluate(
 
     if (task is None) == (harness is None):
         raise RequestError("give either --task TASK or --harness NAMES")
-    if harness is None and limit is not None:
-        raise RequestError("--limit: goes with --harness alone")
     if harness is not None:
         _refuse_settings_of_tasks(context)
     with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:

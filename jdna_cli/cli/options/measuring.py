@@ -136,7 +136,12 @@ Harness = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(help="With --harness: only the first so many examples of each task.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Measure N examples (of running text: windows), drawn by --seed; N are part of more. "
+        "With --harness: the first N of each task.",
+    ),
 ]
 Points = Annotated[int, typer.Option(help="Points on the line, both ends included.")]
 Time = Annotated[

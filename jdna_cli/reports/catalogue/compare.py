@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jdna_cli.errors import RequestError
-from jdna_cli.reports import predictions, statistics
+from jdna_cli.reports import cells, predictions, statistics
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
+from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 EMPTY = "the two runs have no predictions on a shared split"
 
@@ -57,11 +59,17 @@ def _row(
     first: Row, second: Row, split: str, one: dict[str, float], other: dict[str, float]
 ) -> Row:
     a, b = predictions.paired(one, other)
-    apart = statistics.difference(a, b)
+    metric = first["metric"]
+    apart = statistics.paired(
+        a, b, lambda x, y: predictions.of_means(y, metric) - predictions.of_means(x, metric)
+    )
+    if apart.low == apart.high:  # of two runs with the same answers
+        apart = replace(apart, low=None, high=None)
+    scores = [float(predictions.of_means(own.mean(), metric)) for own in (a, b)]
     row: Row = {
         "first": first["id"], "second": second["id"], "task": first["task"],
         "metric": first["metric"], "split": split, "examples": len(a),
-        "first_score": float(a.mean()), "second_score": float(b.mean()),
+        "first_score": scores[0], "second_score": scores[1],
         "difference": apart.mean, "ci_low": apart.low, "ci_high": apart.high,
         "only_first": None, "only_second": None, "mcnemar_p": None,
         "differs_in": _differs(first["spec"], second["spec"]),
@@ -87,12 +95,12 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         [
             row["split"],
             str(row["examples"]),
-            f"{100 * row['first_score']:.1f}",
-            f"{100 * row['second_score']:.1f}",
-            _signed(row["difference"]),
+            cells.score(row["metric"], row["first_score"]),
+            cells.score(row["metric"], row["second_score"]),
+            _signed(row, "difference"),
             ""
             if row["ci_low"] is None
-            else f"{_signed(row['ci_low'])} to {_signed(row['ci_high'])}",
+            else f"{_signed(row, 'ci_low')} to {_signed(row, 'ci_high')}",
             "" if row["only_first"] is None else f"{row['only_first']} / {row['only_second']}",
             "" if row["mcnemar_p"] is None else f"{row['mcnemar_p']:.3g}",
         ]
@@ -100,18 +108,27 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     ]
     one = rows[0]
     title = f"run {one['first']} against run {one['second']} · {one['task']} · {one['metric']}"
-    columns = ("split", "examples", "first", "second", "difference", "95 % interval",
-               "only first / second right", "McNemar p")  # fmt: skip
+    windows = one["metric"] in LOWER_IS_BETTER
+    columns = ("split", "windows" if windows else "examples", "first", "second", "difference",
+               "95 % interval", "only first / second right", "McNemar p")  # fmt: skip
     notes = (
         f"They differ in: {one['differs_in'] or 'nothing that was asked'}.",
-        "Points of the metric; interval: paired bootstrap over examples; McNemar: exact, "
+        "Perplexities as they are, lower is better; interval: paired bootstrap over windows. It "
+        "says how sure the difference is for these two models, not for other seeds."
+        if windows
+        else "Points of the metric; interval: paired bootstrap over examples; McNemar: exact, "
         "two-sided. Both say how sure the difference is for these two models, not for other seeds.",
     )
     return [Section(title, columns, table, notes)]
 
 
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
+def _scale(row: Row) -> float:
+    """Of a difference: points of a score, a perplexity as it is."""
+    return 1.0 if row["metric"] in LOWER_IS_BETTER else 100.0
+
+
+def _signed(row: Row, name: str) -> str:
+    return f"{_scale(row) * row[name]:+.1f}".replace("-", "−")
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -122,11 +139,12 @@ def figure(rows: Sequence[Row]) -> Figure:
     line = Line(
         "second − first",
         tuple(float(i) for i in range(len(points))),
-        tuple(100 * row["difference"] for row in points),
-        tuple(100 * (row["ci_high"] - row["ci_low"]) / 2 for row in points),
+        tuple(_scale(row) * row["difference"] for row in points),
+        tuple(_scale(row) * (row["ci_high"] - row["ci_low"]) / 2 for row in points),
         joined=False,
     )
     ticks = tuple((float(i), row["split"]) for i, row in enumerate(points))
     title = f"run {rows[0]['first']} against run {rows[0]['second']}"
     panel = Panel(title, "split", (line,), ticks)
-    return Figure((panel,), "difference (points)", 0.0, "bars: 95 % paired bootstrap", title)
+    unit = "points" if _scale(rows[0]) > 1 else rows[0]["metric"]
+    return Figure((panel,), f"difference ({unit})", 0.0, "bars: 95 % paired bootstrap", title)
