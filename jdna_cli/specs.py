@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -32,6 +32,8 @@ Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest", "gptq"]
 Schedule = Literal["one-shot", "iterative"]
 Kernels = Literal["dense", "semi-structured"]
+# Examples at a time, or as many as make a batch of so many tokens as memory has room for.
+BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 FINGERPRINT_VERSION = "s1"
 MOST_SEED = 2**32 - 1  # what NumPy takes
@@ -236,7 +238,7 @@ class EvalSpec(TaskConditions):
     model: str
     task: str
     split: str
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = "auto"
     max_length: int = Field(128, ge=4)
     mixed_precision: Precision = "no"
     shots: int = Field(0, ge=0)
@@ -262,7 +264,7 @@ class HarnessSpec(Spec):
     harness: tuple[str, ...] = Field(min_length=1)
     shots: int | None = Field(None, ge=0)
     limit: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = 64
     max_length: int | None = Field(None, ge=4)
     chat: bool = False
     seed: int = Field(0, ge=0, le=MOST_SEED)

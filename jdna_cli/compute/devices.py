@@ -72,3 +72,21 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
     """The type of a model's weights as a run records it: `bits` and `dtype`."""
     weight = next(model.parameters())
     return {"bits": 8 * weight.element_size(), "dtype": str(weight.dtype).removeprefix("torch.")}
+
+
+CPU_TOKENS, GPU_TOKENS = 2048, 65_536  # of a batch at most: more is no faster
+MEMORY_SHARE = 0.25  # of a GPU, for the activations of a batch
+
+
+def tokens_at_once(device: torch.device, config: Any) -> int:
+    """Tokens of a batch that is measured: the same on every machine of a kind.
+
+    On a GPU by its whole memory, not by what is free just now; a token takes its logits in float32
+    three times over, and some forty numbers per hidden dimension.
+    """
+    if device.type != "cuda":
+        return CPU_TOKENS
+    config = getattr(config, "text_config", config)
+    sizes = 12 * getattr(config, "vocab_size", 0), 160 * getattr(config, "hidden_size", 1024)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return min(GPU_TOKENS, max(512, int(MEMORY_SHARE * memory) // sum(sizes)))

@@ -5,6 +5,12 @@ Each takes a spec and the models it names, leaves one whole folder, and returns 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
 from jdna_cli.compute import devices
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import RequestError
@@ -14,11 +20,13 @@ from jdna_cli.results import Measurement, Outcome
 from jdna_cli.run_context import RunContext
 from jdna_cli.scoring import timing
 from jdna_cli.scoring.prompting import Asked
-from jdna_cli.scoring.scorer import EvalContext
+from jdna_cli.scoring.scorer import EvalContext, EvalResult, Scorer
 from jdna_cli.scoring.setup import counted, prepare, scorer_for
 from jdna_cli.sparsity import quantization
 from jdna_cli.specs import EvalSpec, ModelSource
 from jdna_cli.tasks.task import Task
+
+LEAST_TOKENS = 256  # of a batch
 
 
 def evaluate(
@@ -46,7 +54,9 @@ def evaluate(
     else:
         # It is where it is to be already: accelerate moves its parts, or its inputs, as needed.
         model = loaded
-    measuring = EvalContext(spec.batch_size, accelerator, context.progress)
+    size = None if spec.batch_size == "auto" else spec.batch_size
+    room = devices.tokens_at_once(accelerator.device, loaded.config)
+    measuring = EvalContext(size, accelerator, context.progress, tokens=room)
     kind = devices.weights_of(loaded)
     grids = source.folder / "grid.safetensors"
     if grids.is_file():
@@ -54,7 +64,7 @@ def evaluate(
     timed: tuple[Measurement, ...] = ()
     if spec.kernels != "dense":
         timed = (timing.use_semi_structured(model, scorer, part.encoded, measuring),)
-    found = scorer.measure(model, part.encoded, measuring)
+    found = _measured(scorer, model, part.encoded, measuring)
     if spec.time:
         timed += timing.measure(model, scorer, part.encoded, measuring)
     numbers = {"loss": found.loss, **found.scores}
@@ -69,3 +79,15 @@ def evaluate(
         write_predictions(target, spec.split, part.records, found)
         write_records(target, spec, outcome)
     return outcome
+
+
+def _measured(scorer: Scorer, model: nn.Module, encoded: Any, measuring: EvalContext) -> EvalResult:
+    """Measure; where memory does not suffice, by smaller batches, if none were asked for."""
+    while True:
+        try:
+            return scorer.measure(model, encoded, measuring)
+        except torch.OutOfMemoryError:
+            if measuring.batch_size is not None or measuring.tokens <= LEAST_TOKENS:
+                raise
+            measuring = replace(measuring, tokens=measuring.tokens // 2)
+            torch.cuda.empty_cache()

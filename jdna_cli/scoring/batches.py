@@ -71,3 +71,13 @@ def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def by_tokens(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The same in batches of as many examples as have `tokens` when padded, or of one example."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        end = start + max(1, tokens // max(1, lengths[order[start]]))
+        yield order[start:end]
+        start = end

@@ -14,7 +14,7 @@ from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import NotFiniteError
 from jdna_cli.models import loading
 from jdna_cli.scoring import forms
-from jdna_cli.scoring.batches import Features, by_length
+from jdna_cli.scoring.batches import Features
 from jdna_cli.scoring.scorer import EvalContext, EvalResult, Scorer, Shown
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks.datasets import Records
@@ -157,7 +157,7 @@ def predict(model: nn.Module, features: Features, measuring: EvalContext) -> Ten
     found: list[Tensor] = []
     places: list[int] = []
     with torch.inference_mode():
-        for indices in by_length(features.lengths, measuring.batch_size):
+        for indices in measuring.batches(features.lengths):
             inputs = measuring.moved(features.batch(indices))
             found.append(logits(model, inputs, features.filler).float())
             places += indices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,8 @@ from torch import nn
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.models import loading, model_files
-from jdna_cli.scoring import language_codes
-from jdna_cli.scoring.batches import by_length
-from jdna_cli.scoring.padding import left_padded, right_padded
+from jdna_cli.scoring import language_codes, shared_prefix
+from jdna_cli.scoring.padding import right_padded
 from jdna_cli.scoring.prompting import Asked, PromptedScorer
 from jdna_cli.scoring.scorer import EvalContext, EvalResult
 from jdna_cli.specs import ModelSource
@@ -78,12 +77,10 @@ class Generation(PromptedScorer):
             for pair in dict.fromkeys(pairs):
                 own = [i for i, other in enumerate(pairs) if other == pair]
                 config = self._config(model, pair, ends)
-                for batch in by_length([len(prompts_[i]) for i in own], measuring.batch_size):
+                for batch in measuring.batches([len(prompts_[i]) for i in own]):
                     indices = [own[j] for j in batch]
                     # A decoder goes on where its prompt ends; an encoder counts from the beginning.
-                    padded = left_padded if self.causal else right_padded
-                    inputs = padded([prompts_[i] for i in indices], self.tokens.pad, device)
-                    inputs.pop("position_ids", None)
+                    inputs = self._inputs(model, [prompts_[i] for i in indices], device)
                     width = inputs["input_ids"].shape[1] if self.causal else 0
                     ids = _generate(model, inputs, config, self._line_ends(width))
                     if self.causal:
@@ -94,6 +91,19 @@ class Generation(PromptedScorer):
                     done += len(indices)
                     measuring.tell("write", done, len(encoded))
         return found
+
+    def _inputs(
+        self, model: Any, prompts: Sequence[list[int]], device: torch.device
+    ) -> dict[str, Any]:
+        """What generation starts from: whole prompts, and what was read of them already."""
+        if not self.causal:
+            return right_padded(prompts, self.tokens.pad, device)
+        inputs, shared = shared_prefix.read(model, prompts, self.tokens.pad, device)
+        del inputs["position_ids"]
+        if shared:
+            begun = torch.tensor([prompts[0][:shared]] * len(prompts), device=device)
+            inputs["input_ids"] = torch.cat([begun, inputs["input_ids"]], 1)
+        return inputs
 
     @property
     def reserve(self) -> int:

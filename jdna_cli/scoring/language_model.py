@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from jdna_cli.compute.devices import Placing
 from jdna_cli.models import loading
-from jdna_cli.scoring.batches import by_length
-from jdna_cli.scoring.padding import accepted, left_padded, right_padded
+from jdna_cli.scoring import shared_prefix
+from jdna_cli.scoring.padding import accepted, right_padded
 from jdna_cli.scoring.scorer import Encoded, EvalContext, Scorer
 from jdna_cli.specs import ModelSource
 
@@ -113,7 +113,7 @@ class LanguageModelScorer(Scorer):
         sums, done, device = [0.0] * len(encoded), 0, measuring.accelerator.device
         model.eval()
         with torch.inference_mode():
-            for indices in by_length(encoded.lengths, measuring.batch_size):
+            for indices in measuring.batches(encoded.lengths):
                 pairs = [encoded.right(i) for i in indices]
                 lost = self.negative_log_likelihood(model, pairs, device).tolist()
                 for i, value in zip(indices, lost, strict=True):
@@ -128,7 +128,8 @@ class LanguageModelScorer(Scorer):
         """Logits at the ends of left-padded texts, (B, T, V), and the tokens due there, (B, T)."""
         rows = [pair.prompt + pair.target[:-1] for pair in pairs]
         kept = max(len(pair.target) for pair in pairs)
-        inputs = left_padded(rows, self.tokens.pad, device)
+        # What is predicted is no part of what is read beforehand.
+        inputs, _ = shared_prefix.read(model, rows, self.tokens.pad, device, kept)
         targets = torch.full((len(pairs), kept), IGNORE_INDEX, device=device)
         for row, pair in enumerate(pairs):
             targets[row, kept - len(pair.target) :] = torch.tensor(pair.target, device=device)

@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
 from jdna_cli.errors import NotFiniteError
-from jdna_cli.scoring.batches import by_length
+from jdna_cli.scoring import shared_prefix
 from jdna_cli.scoring.language_model import IGNORE_INDEX, Pair, token_losses
-from jdna_cli.scoring.padding import accepted, left_padded, right_padded
+from jdna_cli.scoring.padding import accepted, right_padded
 from jdna_cli.scoring.prompting import Asked, PromptedScorer
 from jdna_cli.scoring.scorer import EvalContext, EvalResult
 
@@ -64,7 +64,7 @@ class Likelihood(PromptedScorer):
         with torch.inference_mode():
             most = max((len(encoded.pairs[i]) for i in shared), default=1)
             lengths = [len(encoded.pairs[i][0].prompt) for i in shared]
-            for batch in by_length(lengths, max(1, measuring.batch_size // most)):
+            for batch in measuring.batches(lengths, most):
                 questions = [shared[j] for j in batch]
                 pairs = [encoded.pairs[i] for i in questions]
                 for i, own in zip(questions, self._after(model, pairs, device), strict=True):
@@ -73,7 +73,7 @@ class Likelihood(PromptedScorer):
                 measuring.tell("evaluate", done, len(encoded))
             flat = [(i, pair) for i in alone for pair in encoded.pairs[i]]
             sums = [0.0] * len(flat)
-            for rows in by_length([len(pair) for _, pair in flat], measuring.batch_size):
+            for rows in measuring.batches([len(pair) for _, pair in flat]):
                 lost = self.negative_log_likelihood(model, [flat[row][1] for row in rows], device)
                 for row, value in zip(rows, lost.double().tolist(), strict=True):
                     sums[row] = -value
@@ -100,7 +100,8 @@ class Likelihood(PromptedScorer):
         One pass over the prompts gives each option's first token; a second one, over the options
         alone with the prompts' keys and values repeated, gives the others.
         """
-        inputs = left_padded([own[0].prompt for own in questions], self.tokens.pad, device)
+        prompts = [own[0].prompt for own in questions]
+        inputs, _ = shared_prefix.read(model, prompts, self.tokens.pad, device)
         read = model(**accepted(model, {**inputs, "logits_to_keep": 1, "use_cache": True}))
         first = torch.log_softmax(read.logits[:, -1].float(), -1)
         rows = torch.tensor([q for q, own in enumerate(questions) for _ in own], device=device)

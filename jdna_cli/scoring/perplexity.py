@@ -9,7 +9,7 @@ windows are measured, they are drawn from all of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -74,9 +74,7 @@ class Perplexity(LanguageModelScorer):
 
     def measure(self, model: nn.Module, encoded: Windows, measuring: EvalContext) -> EvalResult:
         """Perplexity of the text."""
-        # Logits are as many as tokens times the vocabulary: fewer windows the longer they are.
-        rows = max(1, measuring.batch_size * 32 // self.max_length)
-        sums = self.negative_log_likelihoods(model, encoded, replace(measuring, batch_size=rows))
+        sums = self.negative_log_likelihoods(model, encoded, measuring)
         loss = math.fsum(sums) / encoded.scored
         if not loss < math.log(1e300):
             raise NotFiniteError("the perplexity", measuring.step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jdna_cli.compute.devices import Placing
 from jdna_cli.observer import Progress
+from jdna_cli.scoring.batches import by_length, by_tokens
 from jdna_cli.scoring.tokenizer_cache import Tokens
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks.conditions import Conditions
@@ -48,12 +49,22 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True)
 class EvalContext:
-    """How a measurement goes about: examples at a time, device and precision, whom to tell."""
+    """How a measurement goes about: what is computed at a time, device and precision, whom to tell.
 
-    batch_size: int
+    Batches have `batch_size` examples; where that is None, as many as make `tokens` with padding.
+    """
+
+    batch_size: int | None
     accelerator: Accelerator
     progress: Progress | None = None
     step: int = 0
+    tokens: int = 2048
+
+    def batches(self, lengths: Sequence[int], rows: int = 1) -> Iterator[list[int]]:
+        """Examples of these lengths, longest first, in batches; each takes `rows` rows of one."""
+        if self.batch_size is None:
+            return by_tokens(lengths, self.tokens // rows)
+        return by_length(lengths, max(1, self.batch_size // rows))
 
     def tell(self, what: str, done: int, total: int) -> None:
         """Say how far it is."""

@@ -16,7 +16,6 @@ from torch import nn
 
 from jdna_cli.errors import RequestError
 from jdna_cli.results import Measurement
-from jdna_cli.scoring.batches import by_length
 from jdna_cli.scoring.scorer import EvalContext, Scorer
 from jdna_cli.specs import EvalSpec, ModelSource
 
@@ -48,7 +47,7 @@ def measure(
         for i in range(WARM_UP):
             forward([i % count])
         single = [_seconds(lambda i=i: forward([i % count]), device) for i in range(SINGLE)]  # type: ignore[misc]
-        batches = list(by_length(encoded.lengths, measuring.batch_size))
+        batches = list(measuring.batches(encoded.lengths))
         chosen = batches[:: max(1, len(batches) // BATCHES)][:BATCHES]
         examples = sum(len(batch) for batch in chosen)
         if device.type == "cuda":

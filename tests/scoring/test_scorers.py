@@ -10,8 +10,9 @@ import transformers
 
 from jdna_cli.compute.devices import accelerator
 from jdna_cli.models import model_files
-from jdna_cli.scoring import setup
+from jdna_cli.scoring import setup, shared_prefix
 from jdna_cli.scoring.forms import form_of
+from jdna_cli.scoring.padding import accepted
 from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, ModelSource
 from jdna_cli.tasks import conditions, datasets, examples, lookup, prompts
@@ -109,15 +110,56 @@ def test_a_blank_is_filled_with_each_option_and_the_rest_is_scored():
     assert prompts.pairs(task, example)[1] == ("Tom is older than B", "now .")
 
 
+SIZES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
+            "word_embed_proj_dim": 32},
+    "mistral": {"sliding_window": 16},
+}  # fmt: skip
+PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "intermediate_size": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "family", ["gpt2", "llama", "mistral", "qwen2", "opt", "bloom", "gpt_neox"]
+)
+def test_what_prompts_share_is_read_once_and_changes_nothing(family):
+    sizes = {**SIZES[family]} if family in ("gpt2", "bloom", "opt") else {
+        **PLAIN, **SIZES.get(family, {})}  # fmt: skip
+    if family == "gpt_neox":
+        del sizes["num_key_value_heads"]
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, vocab_size=40, **sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    begun = torch.randint(5, 40, (60,)).tolist()
+    # What comes after the shared tokens begins differently, and is of different lengths.
+    rows = [[*begun, i, *torch.randint(5, 40, (n,)).tolist()] for i, n in enumerate((3, 9, 0, 5))]
+    with torch.inference_mode():
+        inputs, shared = shared_prefix.read(model, rows, 0, CPU.device)
+        found = model(**accepted(model, inputs)).logits[:, -1]
+        for row, logits in zip(rows, found, strict=True):
+            alone = model(input_ids=torch.tensor([row])).logits[0, -1]
+            assert torch.allclose(logits, alone, atol=1e-5)
+    # A window that slides, and places that are not told by positions, are read as they are.
+    assert shared == (0 if family in ("mistral", "bloom") else 60)
+
+
 @pytest.mark.parametrize("kind", ["question-answering", "translation", "arithmetic"])
+@pytest.mark.parametrize("shots", [0, 3])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart", "mbart"])
-def test_batched_answers_are_those_of_one_prompt_at_a_time(families, sentences, family, kind):
+def test_batched_answers_are_those_of_one_prompt_at_a_time(
+    families, sentences, family, kind, shots
+):
+    if shots and family not in ("gpt2", "llama"):
+        pytest.skip("only decoders read shots beforehand")
     task = lookup.get(toys.KINDS[kind])
     book = "open" if kind == "question-answering" else None
-    scorer, part, model, found = scored(families(family), task, sentences, book=book)
+    scorer, part, model, found = scored(families(family), task, sentences, book=book, shots=shots)
     causal = form_of(model.config) == "decoder"
     for i, row in enumerate(found.rows):
-        ids = torch.tensor([part.encoded.pairs[i][0].prompt])
+        room = scorer.max_length - scorer.reserve
+        ids = torch.tensor([part.encoded.pairs[i][0].prompt[-room:]])
         pair = part.records.examples[i].pair
         config = scorer._config(model, pair, scorer._ends())
         with torch.no_grad():

@@ -21,6 +21,16 @@ EvalBatchSize = Annotated[
         "--eval-batch-size", help="Examples per batch when measuring.", rich_help_panel=_WHERE
     ),
 ]
+EvalBatchSizeOrAuto = Annotated[
+    str,
+    typer.Option(
+        "--eval-batch-size",
+        metavar="N|auto",
+        help="Examples per batch when measuring; auto: as many as fill a batch of tokens for "
+        "which this device has memory.",
+        rich_help_panel=_WHERE,
+    ),
+]
 MaxLengthOrSame = Annotated[
     int | None,
     typer.Option(
