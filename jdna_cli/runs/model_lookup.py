@@ -82,7 +82,7 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
     from jdna_cli.models import gguf_files
 
     quantized = gguf_files.quantization_of(folder)
-    if quantized is not None:
+    if quantized is not None and not workspace.lookup_only:
         workspace.observer.say(
             f"{Path(reference).name}: its weights were {quantized}, and are float32 now"
         )

@@ -13,6 +13,9 @@ model = "FacebookAI/roberta-large"
 task = ["qnli", "sst2"]
 data_fraction = [1.0, 0.5]
 
+[task.sst2]                  # settings of one task alone
+max_length = 64
+
 [[levels]]                   # each with every combination; dense cells come by themselves
 sparsity = [0.3, 0.5]        # a list stands for one level each
 [[ways]]                     # how something is taken away, each with every level
@@ -92,6 +95,7 @@ class Experiment(BaseModel):
     dense: bool = True
     fixed: Table = Field(default_factory=dict)
     axes: dict[str, list[Any]] = Field(default_factory=dict)
+    task: dict[str, Table] = Field(default_factory=dict)
     levels: tuple[Table, ...] = ()
     ways: tuple[Table, ...] = ()
     then: tuple[Table, ...] = ()
@@ -107,8 +111,9 @@ class Experiment(BaseModel):
 
     @cached_property
     def points(self) -> list[Table]:
-        """Every combination of the axes, with what is fixed."""
-        return [{**self.fixed, **point} for point in _grid(self.axes)]
+        """Every combination of the axes, with what is fixed, for all tasks or for one."""
+        points = [{**self.fixed, **point} for point in _grid(self.axes)]
+        return [{**point, **self.task.get(str(point["task"]), {})} for point in points]
 
     @cached_property
     def amounts(self) -> list[Table]:
@@ -209,6 +214,7 @@ def parse(text: str, where: str) -> Experiment:
     tables = [("fixed", found.fixed), ("axes", found.axes)]
     tables += [("levels", table) for table in found.levels]
     tables += [("ways", table) for table in found.ways]
+    tables += [(f"task.{name}", table) for name, table in found.task.items()]
     for section, table in tables:
         for key in table:
             _check_key(text, where, section, key, _FIELDS[found.command])
@@ -228,6 +234,10 @@ def parse(text: str, where: str) -> Experiment:
         raise RequestError(
             f"{where}: it has about {found.count:,} cells, more than {MOST_CELLS:,}: divide it"
         )
+    tasks = [*found.axes.get("task", []), found.fixed.get("task")]
+    for name in found.task:
+        if name not in tasks:
+            raise RequestError(f"{where}{_line(text, 'task.' + name)}: no cell is of task {name!r}")
     if "model" not in found.fixed and "model" not in found.axes:
         raise RequestError(f"{where}: [fixed] or [axes] must name a model")
     if "task" not in found.fixed and "task" not in found.axes:
