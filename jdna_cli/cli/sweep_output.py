@@ -14,6 +14,7 @@ from jdna_cli.cli.sweep_progress import duration
 from jdna_cli.console import say, tell
 
 if TYPE_CHECKING:
+    from jdna_cli.sweeps.experiment import Experiment
     from jdna_cli.sweeps.planning import Plan
     from jdna_cli.sweeps.queue import State
 
@@ -54,11 +55,11 @@ def print_commands(plan: Plan, where: Any) -> None:
         print(f"# {later} cells take runs of these: ask again when they are done")
 
 
-def show_plan(name: str, title: str, plan: Plan, as_json: bool) -> None:
-    """What would be run, in what time and room."""
+def show_plan(name: str, title: str, plan: Plan, examples: dict[str, int], as_json: bool) -> None:
+    """What would be run, in what time and room, and how sure a score will be."""
     from jdna_cli.sweeps import planning
 
-    told = planning.as_json(plan)
+    told = {**planning.as_json(plan), "examples": examples}
     if as_json:
         print(json.dumps({"experiment": name, **told}))
         return
@@ -74,19 +75,37 @@ def show_plan(name: str, title: str, plan: Plan, as_json: bool) -> None:
         if plan.unknown:
             tell(f"time not known: {plan.unknown} cells, nothing like them has been run here")
         tell(f"disk, at most: {plan.disk / 1e9:.2f} GB of models")
+        for task, count in examples.items():
+            tell(f"{task}: {count:,} examples, so that the 95 % interval of a score of one run is "
+                 f"± {_half_width(count):.1f} points at most")  # fmt: skip
         if plan.unmeasured:
             tell(f"size not known, not here yet: {', '.join(plan.unmeasured)}")
+
+
+def _half_width(count: int) -> float:
+    """Of the normal interval of a share of a half, in points: no share has a wider one."""
+    return float(98 / count**0.5)
 
 
 @dataclass(frozen=True)
 class Result:
     """A sweep that has ended."""
 
-    experiment: str
-    report: str
+    name: str
+    experiment: Experiment
     plan: Plan
     state: State
     seconds: float
+
+
+def _answer(result: Result, url: str, home: Path) -> str:
+    """What the test that the experiment states says of its runs."""
+    from jdna_cli.cli.sweep_models import filters_of
+    from jdna_cli.reports import hypothesis, verdict_words
+    from jdna_cli.reports.query import source_of
+
+    source = source_of(url, home, filters_of(result.experiment), test=result.experiment.test)
+    return verdict_words.sentence(hypothesis.judge(source))
 
 
 def finish(result: Result, url: str, home: Path, plot: Path | None, as_json: bool) -> None:
@@ -97,7 +116,7 @@ def finish(result: Result, url: str, home: Path, plot: Path | None, as_json: boo
     ]
     if as_json:
         found = {
-            "experiment": result.experiment,
+            "experiment": result.name,
             "cells": len(plan.cells),
             "run": len(state.runs) - len(plan.runs),
             "recorded_before": len(plan.runs),
@@ -113,7 +132,9 @@ def finish(result: Result, url: str, home: Path, plot: Path | None, as_json: boo
 
             source = source_of(url, home)
             targets = report_output.Targets(plot=plot)
-            print(report_output.write(result.report, source, targets), end="")
+            print(report_output.write(result.experiment.report, source, targets), end="")
+            if result.experiment.test is not None:
+                print(f"\n{_answer(result, url, home)}")
         tell(f"{len(state.runs) - len(plan.runs)} cells run, {len(plan.runs)} from the database, "
               f"{len(failures)} failed · {duration(result.seconds)}")  # fmt: skip
         if failures:

@@ -74,16 +74,53 @@ def _condition_test(lines: Sequence[Line], levels: Sequence[float]) -> Trend | N
     return statistics.ordered_trend([list(one.values()) for one in own])
 
 
+def slope_tests(own: statistics.Floats, drawn: statistics.Floats) -> Trends:
+    """The slope of drop from level to level of a condition, on resampled examples.
+
+    Least squares over the levels' ranks; p-values by the percentile bootstrap.
+
+    Args:
+        own: drops (lines, sparsities), lines from easy to hard.
+        drawn: the same on resampled examples, (times, lines, sparsities).
+    """
+    ranks = np.arange(len(own)) - (len(own) - 1) / 2
+    weights = ranks / (ranks**2).sum()
+    means, slopes = weights @ own, np.einsum("l,tls->ts", weights, drawn)
+    each = [_slope_trend(float(m), s) for m, s in zip(means, slopes.T, strict=True)]
+    return each, _slope_trend(float(means.mean()), slopes.mean(axis=1))
+
+
+def _slope_trend(own: float, drawn: statistics.Floats) -> Trend:
+    times = len(drawn) + 1
+    rising, falling = (1 + int((side >= 0).sum()) for side in (-drawn, drawn))
+    return Trend(own, rising / times, falling / times, 1 / times)
+
+
+def examples_needed(own: statistics.Floats, drawn: statistics.Floats, count: int) -> int | None:
+    """With how many examples the slope would be seen in four of five tries (two-sided, 5 %).
+
+    Supposes that it is as large as on these `count`; None where that is nothing.
+    """
+    ranks = np.arange(len(own)) - (len(own) - 1) / 2
+    slopes = np.einsum("l,tls->t", ranks, drawn)
+    measured, spread = float((ranks @ own).sum()), float(slopes.std())
+    if spread == 0 or abs(measured) < spread / 10:
+        return None
+    return math.ceil(count * (2.8 * spread / measured) ** 2)
+
+
 def slope(line: Line, levels: Sequence[float]) -> float:
     """Of drop over sparsity, through no drop at no sparsity; least squares."""
     return math.fsum(x * line.mean(x) for x in levels) / math.fsum(x * x for x in levels)
 
 
-def gaps(lines: Sequence[Line], levels: Sequence[float], names: dict[float, str]) -> list[str]:
-    """What else one would want to know."""
+def gaps(
+    lines: Sequence[Line], levels: Sequence[float], names: dict[float, str], *, seeds: bool
+) -> list[str]:
+    """What else one would want to know; `seeds`: whether other ones would give other scores."""
     found = []
     alone = sum(len(line.drops[x]) < 2 for line in lines for x in levels)
-    if alone:
+    if alone and seeds:
         found.append(f"{alone} of {len(lines) * len(levels)} cells have one seed: 3 or more tell "
                      "the spread")  # fmt: skip
     drops = [line.mean(x) for line in lines for x in levels]

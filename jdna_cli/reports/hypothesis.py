@@ -3,30 +3,30 @@
 Across tasks the statistic is Spearman's correlation of difficulty and mean drop, averaged over the
 sparsities that all tasks share, with the p-value of permuting the tasks. Within a task the levels
 of a condition (shares of the data, options, …) are ordered: Page's test where each seed has all
-levels, else Jonckheere and Terpstra's. p-values are two-sided, and adjusted by Holm's method for
-the number of comparisons in a report.
+levels, else Jonckheere and Terpstra's; where nothing was trained, the slope of the drop over the
+levels on resampled examples, the same ones for all levels. p-values are two-sided, or of the
+direction that was stated before the runs, and adjusted by Holm's method for the number of
+comparisons in a report.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdna_cli.difficulty import CONDITIONS
-from jdna_cli.reports import cells, difficulty_trends, predictions, resampling, statistics
+from jdna_cli.difficulty import CONDITIONS, StatedTest
+from jdna_cli.reports import cells, chance, difficulty_trends, predictions, resampling, statistics
 from jdna_cli.reports.difficulty_trends import Line, Threshold, Trends
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.statistics import Trend
-from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 ALPHA = 0.05
-AT_CHANCE = 0.1  # of the way from chance to a perfect score, where no answers were saved
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
+MOST_TIMES = 100  # as many examples: more are not worth naming
 _GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")
 
 
@@ -39,7 +39,8 @@ class Test:
     trend: Trend
     against: int  # pairs of lines of which the harder one dropped less
     pairs: int
-    adjusted: float = 1.0
+    adjusted: float = 1.0  # p-value of the stated direction, adjusted
+    adjusted_two_sided: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,24 @@ class Comparison:
     missing: tuple[str, ...]
     names: dict[float, str]  # of levels
     tolerance: float  # drop that still counts as none, in the thresholds
+    stated: StatedTest | None = None  # before the runs
 
     @property
     def decision(self) -> str:
-        """What it says about the hypothesis, at 5 %."""
-        if self.overall is None or self.overall.adjusted > ALPHA:
+        """What it says about the hypothesis, at 5 %, or as was stated.
+
+        Where a direction was stated, a trend against it still takes a two-sided test.
+        """
+        if self.overall is None:
             return OPEN
-        return BORNE if self.overall.trend.rising < self.overall.trend.falling else AGAINST
+        alpha = self.stated.alpha if self.stated else ALPHA
+        trend = self.overall.trend
+        rises = trend.rising < trend.falling
+        towards = (self.stated.direction if self.stated else "either") in (
+            "either", "rising" if rises else "falling",
+        )  # fmt: skip
+        p = self.overall.adjusted if towards else self.overall.adjusted_two_sided
+        return OPEN if p > alpha else BORNE if rises else AGAINST
 
 
 def judge(source: Source) -> list[Comparison]:
@@ -76,22 +88,49 @@ def judge(source: Source) -> list[Comparison]:
 
 def _judge(source: Source) -> list[Comparison]:
     rows, answers = cells.labelled(source), predictions.of(source)
-    found = [_across(own, source.tolerance, answers) for own in _by(rows, _across_key).values()]
+    axis = source.test.axis if source.test else None
+    found = [
+        _across(own, source.tolerance, answers)
+        for own in _by(rows, _across_key).values()
+        if axis in (None, "difficulty")
+    ]
     for column in CONDITIONS:
-        if len({row[column] for row in rows if row[column] is not None}) < 2:
+        if (
+            axis not in (None, column)
+            or len({row[column] for row in rows if row[column] is not None}) < 2
+        ):
             continue
         labelled = [row for row in cells.labelled(source, (column,)) if row[column] is not None]
         for own in _by(labelled, _within_key).values():
             found.append(_within(own, column, source.tolerance, answers))
     kept = [one for one in found if one is not None]
-    tested = [one for one in kept if one.overall is not None]
-    values = [one.overall.trend.two_sided for one in tested if one.overall]
-    adjusted = dict(zip(map(id, tested), statistics.holm(values), strict=True))
+    return _adjusted(kept, source.test)
+
+
+def _adjusted(comparisons: list[Comparison], stated: StatedTest | None) -> list[Comparison]:
+    """Comparisons with p-values that allow for their number."""
+    tested = [one.overall for one in comparisons if one.overall is not None]
+    overall = iter(_adjusted_tests(tested, stated))
     return [
-        replace(one, overall=replace(one.overall, adjusted=adjusted[id(one)]))
-        if one.overall
-        else one
-        for one in kept
+        replace(
+            one,
+            overall=next(overall) if one.overall else None,
+            tests=tuple(_adjusted_tests(one.tests, stated)),
+            stated=stated,
+        )
+        for one in comparisons
+    ]
+
+
+def _adjusted_tests(tests: Sequence[Test], stated: StatedTest | None) -> list[Test]:
+    direction = stated.direction if stated else "either"
+    own, both = (
+        statistics.holm(values) if stated is None or stated.correction == "holm" else values
+        for values in ([t.trend.p(direction) for t in tests], [t.trend.two_sided for t in tests])
+    )
+    return [
+        replace(test, adjusted=p, adjusted_two_sided=two_sided)
+        for test, p, two_sided in zip(tests, own, both, strict=True)
     ]
 
 
@@ -133,43 +172,6 @@ def _line(label: str, order: float, rows: list[Row], answers: predictions.Answer
     return Line(label, order, drops, means, resampled)
 
 
-@functools.cache
-def _chance_of(task: str) -> float | None:
-    """Of a built-in task, for runs that were recorded before it was."""
-    from jdna_cli.tasks.built_in import all_tasks
-
-    found = all_tasks().get(task)
-    return found.chance if found else None
-
-
-def chance(row: Row) -> float | None:
-    """What guessing scores on a cell's task."""
-    known = row["chance"]
-    return float(known) if known is not None else _chance_of(row["task"])
-
-
-def at_chance(row: Row, answers: predictions.Answers) -> bool:
-    """Whether even the dense model does not do better than guessing.
-
-    It does where the 95 % interval of its score over the examples (means over seeds) lies above
-    chance. Where their answers were not saved: where it came a tenth of the way to a perfect score.
-    """
-    guess = chance(row)
-    if guess is None or row["dense_score"] is None or row["metric"] in LOWER_IS_BETTER:
-        return False
-    found = [
-        answers.of(one.dense_run, row["split"], row["metric"])
-        for one in row["_seeds"]
-        if one.dense_run is not None
-    ]
-    known = [one for one in found if one is not None]
-    if not known or any(one.keys() != known[0].keys() for one in known):
-        return bool(row["dense_score"] - guess <= AT_CHANCE * (1 - guess))
-    means = np.array([[one[name] for name in known[0]] for one in known]).mean(axis=0)
-    over = statistics.mean_of_examples(means)
-    return (over.mean if over.low is None else over.low) <= guess
-
-
 def _across(rows: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:
     places: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -182,7 +184,7 @@ def _across(rows: list[Row], tolerance: float, answers: predictions.Answers) -> 
             best[key] = there
     if len({task for task, _ in best}) < 2:
         return None
-    guessing = [there for there in best.values() if at_chance(there[0], answers)]
+    guessing = [there for there in best.values() if chance.at_chance(there[0], answers)]
     unknown = [there for there in best.values() if there[0]["difficulty"] is None]
     used = [there for there in best.values() if there not in guessing and there not in unknown]
     lines = [_line(_name(there[0], best), _difficulty(there), there, answers) for there in used]
@@ -224,24 +226,63 @@ def _within(
     missing = [
         f"{condition.label(value)}: at chance level even when dense, left out"
         for value in ordered
-        if at_chance(places[value][0], answers)
+        if chance.at_chance(places[value][0], answers)
     ]
-    used = [value for value in ordered if not at_chance(places[value][0], answers)]
+    used = [value for value in ordered if not chance.at_chance(places[value][0], answers)]
     lines = [
         _line(condition.label(value), condition.hardness(value), places[value], answers)
         for value in used
     ]
     first = rows[0]
     title = f"{first['_name']} · {first['label']} · {cells.way(first, ('bits',))}"
+    title = f"{title} · by {condition.title}"
+    by_examples = _by_examples([places[value] for value in used], lines, answers)
+    if by_examples is None:
+        test = difficulty_trends.condition_tests
+        return _compare(title, column, rows, lines, missing, tolerance, test)
     return _compare(
-        f"{title} · by {condition.title}",
-        column,
-        rows,
-        lines,
-        missing,
-        tolerance,
-        difficulty_trends.condition_tests,
-    )
+        title, column, rows, lines, [*missing, *by_examples.missing], tolerance,
+        by_examples.test, seeds=False,
+    )  # fmt: skip
+
+
+class _ByExamples(NamedTuple):
+    """A test of lines whose cells are one measurement each: on the examples that they share."""
+
+    test: Callable[[Sequence[Line], Sequence[float]], Trends | None]
+    missing: list[str]
+
+
+def _by_examples(
+    places: list[list[Row]], lines: list[Line], answers: predictions.Answers
+) -> _ByExamples | None:
+    """None where something was trained, so that other seeds would give other answers."""
+    if len(lines) < 2 or any(row["data_fraction"] is not None for own in places for row in own):
+        return None
+    levels = sorted(set.intersection(*(set(line.drops) for line in lines)))
+    chosen = [sorted((r for r in own if _level(r) in levels), key=_level) for own in places]
+    drawn = resampling.together(chosen, answers) if levels else None
+    if drawn is None or any(len(own) != len(levels) for own in chosen):
+        return None
+    drops, count = drawn
+    own = np.array([[line.mean(level) for level in levels] for line in lines])
+
+    def test(asked: Sequence[Line], at: Sequence[float]) -> Trends | None:
+        if len(asked) < len(lines) or not set(at) <= set(levels):
+            return None
+        which = [levels.index(level) for level in at]
+        return difficulty_trends.slope_tests(own[:, which], drops[:, :, which])
+
+    trend, missing = difficulty_trends.slope_tests(own, drops)[1], []
+    if trend.two_sided > ALPHA:
+        needed = difficulty_trends.examples_needed(own, drops, count)
+        missing.append(
+            f"{count:,} examples show no slope that could be told from none"
+            if needed is None or needed > MOST_TIMES * count
+            else f"about {needed:,} examples would decide it, were the slope as large as on "
+            f"these {count:,}"
+        )
+    return _ByExamples(test, missing)
 
 
 def _compare(
@@ -252,6 +293,8 @@ def _compare(
     missing: list[str],
     tolerance: float,
     test: Callable[[Sequence[Line], Sequence[float]], Trends | None],
+    *,
+    seeds: bool = True,
 ) -> Comparison:
     names = {_level(row): cells.level(row)[1] for row in rows}
     shared = [x for x in sorted(names) if lines and all(x in line.drops for line in lines)]
@@ -269,13 +312,11 @@ def _compare(
         missing = [*missing, f"with so few values no order has p below {least:.2g}"]
     if not shared and lines:
         missing = [*missing, "no sparsity was measured on all of them"]
-    missing = [*missing, *difficulty_trends.gaps(lines, shared, names)]
+    missing = [*missing, *difficulty_trends.gaps(lines, shared, names, seeds=seeds)]
     interaction = None
     if axis == "difficulty" and len(lines) > 2 and len(shared) > 1:
         slopes = np.array([[difficulty_trends.slope(line, shared) for line in lines]])
         interaction = statistics.rank_trends([line.order for line in lines], slopes)[1]
-    adjusted = statistics.holm([one.trend.two_sided for one in tests])
-    tests = [replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)]
     rounded = bool(rows[0]["quantization"])
     thresholds = {} if rounded else difficulty_trends.thresholds(lines, tolerance)
     return Comparison(title, axis, rows[0], tuple(lines), overall, tuple(tests), interaction,
@@ -292,57 +333,3 @@ def _test(
         means = np.array([line.mean(x) for line in lines])
         against += int((harder & (means[None] < means[:, None])).sum())
     return Test(level, len(lines), trend, against, int(harder.sum()) * len(levels))
-
-
-def one_threshold(comparison: Comparison) -> str | None:
-    """Whether one sparsity would serve all lines, in words; None where nothing is known."""
-    found = comparison.thresholds
-    if len(found) < 2:
-        return None
-    least, most = min(found, key=lambda n: found[n][0]), max(found, key=lambda n: found[n][0])
-    told = (
-        f"critical sparsities (a drop of {comparison.tolerance:.1%}) go from "
-        f"{found[least][0]:.0%} ({least}) to {found[most][0]:.0%} ({most})"
-    )
-    highs = [high for _, _, high in found.values() if high is not None]
-    lows = [low for _, low, _ in found.values() if low is not None]
-    if len(highs) < len(found):
-        return f"{told}; with one seed it is not known whether one threshold would serve all"
-    if max(lows) > min(highs):
-        return f"no one threshold serves all: {told}, and their 95 % intervals do not meet"
-    return f"one threshold may serve all: {told}, but their 95 % intervals share a value"
-
-
-def sentence(comparisons: Sequence[Comparison]) -> str:
-    """The answer in a sentence or two."""
-    if not comparisons:
-        return "Nothing to judge: no two tasks, or levels of a task, were pruned alike."
-    counts = {
-        word: sum(one.decision == word for one in comparisons) for word in (BORNE, AGAINST, OPEN)
-    }
-    total = len(comparisons)
-    of = f"{total} comparison{'' if total == 1 else 's'}"
-    if counts[BORNE] and not counts[AGAINST]:
-        head = "The hypothesis is borne out: drops grow with difficulty"
-    elif counts[AGAINST] and not counts[BORNE]:
-        head = "The hypothesis is contradicted: drops shrink as difficulty grows"
-    elif counts[BORNE]:
-        head = "The evidence is mixed"
-    else:
-        rising = sum(
-            one.overall.trend.value > one.overall.trend.null for one in comparisons if one.overall
-        )
-        tested = sum(one.overall is not None for one in comparisons)
-        if not tested:
-            which = "the only comparison" if total == 1 else f"each of {of}"
-            return f"Undecided: {which} lacks the tasks, levels or seeds that a test needs."
-        which = "the only comparison" if total == 1 else f"none of {of}"
-        no = "not " if total == 1 else ""
-        return (
-            f"Undecided: in {which} the trend of drop over difficulty is {no}clear at 5 % "
-            f"(drops grow with difficulty in {rising} of the {tested} that could be tested)."
-        )
-    return (
-        f"{head}. Of {of}: borne out in {counts[BORNE]}, contradicted in {counts[AGAINST]}, "
-        f"undecided in {counts[OPEN]} (two-sided tests at 5 %, adjusted for their number)."
-    )

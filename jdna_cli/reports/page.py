@@ -21,7 +21,7 @@ from typing import Any
 import jdna_cli
 from jdna_cli import clock, command_line, reports
 from jdna_cli.errors import JdnaError
-from jdna_cli.reports import hypothesis
+from jdna_cli.reports import hypothesis, verdict_words
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Panel
 from jdna_cli.reports.rendering.plots import COLOURS, picture
@@ -54,7 +54,7 @@ def write(path: Path, name: str, source: Source) -> None:
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
     script = _script()
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
-    answer = hypothesis.sentence(comparisons)
+    answer = verdict_words.sentence(comparisons)
     found = (_chapter(one, source, answer, live=bool(script)) for one in wanted)
     chapters = [one for one in found if one is not None]
     template = resources.files("jdna_cli.reports") / "page.html"

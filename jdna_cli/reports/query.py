@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli import clock
+from jdna_cli.difficulty import StatedTest
 from jdna_cli.errors import RequestError
 from jdna_cli.store.reading import Rows
 
@@ -111,6 +112,7 @@ class Source:
     tolerance: float = 0.01  # drop that still counts as none
     runs: tuple[int, ...] = ()  # the runs asked for by number
     figure: str = ""  # the published figure that was asked for
+    test: StatedTest | None = None  # what the runs are judged by, stated before them
     # What was read or judged before: a page asks for the same many times.
     remembered: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -161,6 +163,7 @@ def source_of(
     tolerance: float = 0.01,
     runs: tuple[int, ...] = (),
     figure: str = "",
+    test: StatedTest | None = None,
 ) -> Source:
     """What reports are made from.
 
@@ -171,7 +174,7 @@ def source_of(
 
     reading.require_schema(url, schema.head())
     query = functools.partial(reading.query, url)
-    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure)
+    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure, test=test)
     return source if filters is None else replace(source, filters=filters)
 
 

@@ -16,6 +16,7 @@ from jdna_cli.reports.query import Row
 from jdna_cli.reports.statistics import Floats
 
 TIMES = 400
+TOGETHER = 2_000  # times that several lines are resampled, for a test
 CHUNK = 50  # resamples at once
 
 
@@ -64,6 +65,39 @@ def drops(levels: Sequence[Row], answers: Answers) -> tuple[Floats | None, Over]
     return means / len(shared), Over(kind, " and ".join(told))
 
 
+def together(lines: Sequence[Sequence[Row]], answers: Answers) -> tuple[Floats, int] | None:
+    """Drops of several lines on the same resampled examples, and how many examples they share.
+
+    Args:
+        lines: of each, cells of one measurement at the same sparsities, rising.
+        answers: of their runs.
+
+    Returns:
+        (TOGETHER, lines, levels); None where a line has several seeds, or saved no answers.
+    """
+    tables = []
+    for levels in lines:
+        if any(len(row["_seeds"]) != 1 for row in levels):
+            return None
+        runs = [levels[0]["_seeds"][0].dense_run, *(row["_seeds"][0].run for row in levels)]
+        metric, split = levels[0]["metric"], levels[0]["split"]
+        tables += [answers.of(run, split, metric) if run else None for run in runs]
+    known = [table for table in tables if table is not None]
+    names = [n for n in known[0] if all(n in table for table in known)] if known else []
+    if len(known) < len(tables) or len(names) < 2:
+        return None
+    scores = np.array([[table[name] for table in known] for name in names])
+    count, generator = len(names), np.random.default_rng(statistics.SEED)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=TOGETHER)
+    means = (drawn @ scores / count).reshape(TOGETHER, len(lines), -1)
+    return _drops_of_means(means, lines[0][0]["metric"]), count
+
+
+def _drops_of_means(means: Floats, metric: str) -> Floats:
+    """Drops (…, levels) from means (…, 1 + levels), the dense run's first."""
+    return 1 - np.nan_to_num(predictions.relative(means[..., :1], means[..., 1:], metric), nan=1.0)
+
+
 def _answers(
     levels: Sequence[Row],
     seeds: list[dict[Any, cells.Measured]],
@@ -89,4 +123,4 @@ def _drops(answers: Floats, metric: str, times: int, generator: np.random.Genera
         size = min(CHUNK, times - start)
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
         means[start : start + size] = drawn @ answers / count
-    return 1 - np.nan_to_num(predictions.relative(means[:, :1], means[:, 1:], metric), nan=1.0)
+    return _drops_of_means(means, metric)

@@ -120,6 +120,11 @@ class Trend:
     least: float
     null: float = 0.0  # the statistic where there is no trend
 
+    def p(self, direction: str) -> float:
+        """The p-value of a direction: rising, falling, or either."""
+        one = {"rising": self.rising, "falling": self.falling}
+        return one.get(direction, self.two_sided)
+
     @property
     def two_sided(self) -> float:
         """The p-value of either direction."""

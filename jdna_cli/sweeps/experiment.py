@@ -43,10 +43,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jdna_cli import registry
-from jdna_cli.difficulty import CONDITIONS
+from jdna_cli.difficulty import StatedTest
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import EvalSpec, FinetuneSpec, InterpolateSpec, Precision, PruneSpec
 
@@ -61,24 +61,6 @@ _FIELDS = {
 
 
 MOST_CELLS = 100_000
-
-
-class StatedTest(BaseModel):
-    """The test that an experiment is decided by, stated before its runs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    axis: str  # difficulty, or the condition whose levels are compared
-    direction: Literal["rising", "falling", "either"] = "rising"
-    correction: Literal["holm", "none"] = "holm"
-    alpha: float = Field(0.05, gt=0, lt=1)
-
-    @field_validator("axis")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in (known := ("difficulty", *CONDITIONS)):
-            raise ValueError(f"not {value!r}: {', '.join(known)}")
-        return value
 
 
 class Experiment(BaseModel):

@@ -12,6 +12,8 @@ from jdna_cli.runs.model_lookup import locate
 from jdna_cli.runs.recording import OpenWorkspace
 from jdna_cli.sweeps import run_cell
 from jdna_cli.sweeps.cells import Cell, dependants, taken
+from jdna_cli.tasks import datasets, lookup
+from jdna_cli.tasks.task import check_split
 
 
 @dataclass
@@ -52,6 +54,26 @@ def make(workspace: OpenWorkspace, cells: list[Cell], keep: str, workers: int) -
             del plan.runs[cell.key]
     _estimate(workspace, plan, keep, users, workers)
     return plan
+
+
+def examples_measured(workspace: OpenWorkspace, cells: list[Cell]) -> dict[str, int]:
+    """How many examples each task is measured on at least; of running text nothing is said.
+
+    Raises:
+        RequestError: a task, its split, or its data are not there.
+    """
+    counts: dict[str, int] = {}
+    for cell in cells:
+        if cell.kind not in ("finetune", "eval"):
+            continue
+        task = lookup.get(str(cell.values["task"]))
+        if task.kind == "language-modelling":
+            continue
+        split = check_split(task, cell.values.get("split") or task.evaluation_splits[0])
+        count = len(datasets.load(task, split, workspace.data_dir))
+        count = min(count, cell.values.get("limit") or count)
+        counts[task.name] = min(count, counts.get(task.name, count))
+    return counts
 
 
 def _model_is_taken(cell: Cell, users: dict[str, set[str]], plan: Plan) -> bool:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from benchmarks import simulated
 from jdna_cli.reports import cells, hypothesis, predictions, statistics
+from jdna_cli.reports import chance as reports_chance
 from jdna_cli.reports.query import Filters, source_of
 from tests.conftest import run_jdna
 
@@ -103,7 +104,7 @@ def test_a_dense_score_is_at_chance_where_its_interval_reaches_it(
     ]
     found = source(recorded(tmp_path / "home", runs))
     rows = [row for row in cells.labelled(found) if row["dense_score"] is not None]
-    assert {hypothesis.at_chance(row, predictions.of(found)) for row in rows} == {guessing}
+    assert {reports_chance.at_chance(row, predictions.of(found)) for row in rows} == {guessing}
 
 
 def test_drops_over_examples_cover_at_their_rate():

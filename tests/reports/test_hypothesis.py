@@ -1,5 +1,6 @@
 """The verdict is right on databases made to follow the hypothesis, to contradict it, or neither."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from benchmarks import simulated
 from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import cells as reports_cells
-from jdna_cli.reports import hypothesis
+from jdna_cli.reports import difficulty_trends, hypothesis, verdict_words
 from jdna_cli.reports.query import Filters, source_of
 
 TIMES = 100
@@ -85,7 +86,7 @@ def test_the_sentence_says_what_was_found(worlds, jdna):
 
 def test_thresholds_are_compared_with_their_intervals(worlds):
     (follows,) = judged(worlds, "follows-1")
-    told = hypothesis.one_threshold(follows)
+    told = verdict_words.one_threshold(follows)
     assert told.startswith("no one threshold serves all")
     easy, hard = follows.thresholds["task-0"], follows.thresholds["task-5"]
     assert hard[0] < easy[0]
@@ -152,3 +153,78 @@ def test_one_table_says_what_is_harder_and_all_read_it(name, tmp_path):
     assert [line.label for line in one.lines] == [condition.label(level) for level in told]
     terms = (Path(__file__).resolve().parents[2] / "docs" / "terms.md").read_text()
     assert f"| `{name}` | `{condition.flag}" in terms
+
+
+def evaluations(home, lost, count=300, seed=0):
+    """A writer's answers under 2, 3 and 4 options; each level loses its share when pruned."""
+    generator = np.random.default_rng(seed)
+    known, chosen = generator.random(count), generator.random(count)
+    rows, answers = [], []
+    for options, share in zip((2, 3, 4), lost, strict=True):
+        own = {"model": "m", "task": "t", "kind": "eval", "options": options, "chance": 0.25,
+               "data_fraction": None, "recipe": f"{options} options"}  # fmt: skip
+        dense = known < 0.9 - 0.1 * options
+        for right, cell in ((dense, simulated.dense(**own)),
+                            (dense & (chosen > share), {**own, "sparsity": 0.5})):  # fmt: skip
+            rows.append({**cell, "score": float(right.mean())})
+            answers.append(right)
+    simulated.record(home, rows)
+    for number, right in enumerate(answers, 1):
+        (home / str(number)).mkdir()
+        text = "".join(json.dumps({"id": str(i), "accuracy": float(hit)}) + "\n"
+                       for i, hit in enumerate(right))  # fmt: skip
+        (home / str(number) / "predictions-validation.jsonl").write_text(text)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("lost", "direction", "decision"),
+    [
+        ((0.1, 0.2, 0.35), "rising", "borne out"),
+        ((0.35, 0.2, 0.1), "rising", "contradicted"),
+        ((0.35, 0.2, 0.1), "falling", "contradicted"),
+        ((0.2, 0.2, 0.2), "rising", "undecided"),
+    ],
+)
+def test_evaluations_are_judged_on_their_examples_by_the_stated_test(
+    jdna, tmp_path, lost, direction, decision
+):
+    home = evaluations(tmp_path / "home", lost)
+    file = tmp_path / "own.toml"
+    file.write_text(
+        'title = "own"\ncommand = "eval"\nreport = "options"\n'
+        f'[test]\naxis = "options"\ndirection = "{direction}"\n'
+        '[fixed]\nmodel = "m"\ntask = "t"\n[axes]\noptions = [2, 3, 4]\n'
+        "[[levels]]\nsparsity = 0.5\n"
+    )
+    seen = ("report", "verdict", "--home", home, "--experiment", file)
+    overall = next(r for r in jdna(*seen, "--json").json["rows"] if r["level"] is None)
+    assert (overall["axis"], overall["decision"]) == ("options", decision)
+    assert overall["statistic"] == pytest.approx((lost[2] - lost[0]) / 2, abs=0.06)
+    told = " ".join(jdna(*seen).out.split())
+    assert "stated before the runs" in told
+    assert ("examples would decide it" in told or "examples show no slope" in told) == (
+        decision == "undecided"
+    )
+
+
+def test_a_test_on_examples_has_its_rate_of_false_alarms(tmp_path):
+    alarms, times = 0, 150
+    generator = np.random.default_rng(5)
+    for _ in range(times):
+        answers = (generator.random((200, 3, 2)) < (0.7, 0.5)).astype(float)  # dense, pruned
+        means = answers.mean(axis=0)
+        drawn = generator.multinomial(200, np.full(200, 1 / 200), size=500)
+        again = (drawn @ answers.reshape(200, 6) / 200).reshape(500, 3, 2)
+        drops = 1 - means[:, 1:] / means[:, :1]
+        _, overall = difficulty_trends.slope_tests(drops, 1 - again[..., 1:] / again[..., :1])
+        alarms += overall.two_sided <= 0.05
+    assert alarms <= 16  # 5 % of 150 are 7.5
+
+
+def test_a_stated_test_that_cannot_be_made_is_refused(jdna, tmp_path):
+    file = tmp_path / "own.toml"
+    text = '[test]\naxis = "{}"\n[fixed]\nmodel = "m"\ntask = "t"\n[[levels]]\nsparsity = 0.5\n'
+    file.write_text('title = "own"\n' + text.format("weather"))
+    error = jdna("sweep", file, "--dry-run", code=2).err
+    assert "line 2: test: Value error, not 'weather': difficulty, options" in error

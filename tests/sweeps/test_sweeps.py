@@ -19,6 +19,7 @@ from jdna_cli.store import reading
 from jdna_cli.store.ledger import Ledger
 from jdna_cli.sweeps import cells, experiment, run_cell
 from jdna_cli.sweeps.backends import local
+from tests import toys
 from tests.conftest import QUICK
 from tests.pipelines.test_finetune import bits, quiet, spec_for, training_for
 
@@ -411,3 +412,23 @@ def test_out_of_memory_is_recorded(jdna, bert, monkeypatch):
     after = load_file(jdna.home / "1" / "model.safetensors")
     assert all(torch.isfinite(t).all() for t in after.values())
     assert bits(after["bert.pooler.dense.weight"]).any()
+
+
+def test_settings_of_one_task_are_its_alone_and_the_plan_says_how_sure_it_will_be(jdna, tmp_path):
+    data = toys.write(tmp_path / "data", train=24, validation=16)
+    text = (
+        'title = "own"\ncommand = "eval"\n[fixed]\nmodel = "tiny-writer"\n'
+        '[axes]\ntask = ["arc_easy", "wikitext2"]\n[task.arc_easy]\nlimit = 9\n'
+        '[task.wikitext2]\nmax_length = 64\n[[levels]]\nsparsity = 0.5\n'
+    )
+    file = tmp_path / "own.toml"
+    file.write_text(text)
+    found = cells.of(experiment.find(str(file)))
+    asked = {(c.values["task"], c.values.get("limit"), c.values.get("max_length"))
+             for c in found if c.kind == "eval"}  # fmt: skip
+    assert asked == {("arc_easy", 9, None), ("wikitext2", None, 64)}
+    told = jdna("sweep", file, "--dry-run", "--data-dir", data)
+    assert "arc_easy: 9 examples" in told.err + told.out
+    assert "± 32.7 points at most" in told.err + told.out
+    file.write_text(text.replace("[task.arc_easy]", "[task.rte]"))
+    assert "no cell is of task 'rte'" in jdna("sweep", file, "--dry-run", code=2).err

@@ -15,7 +15,8 @@ from jdna_cli.cli.options import common
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
-    pass
+    from jdna_cli.difficulty import StatedTest
+    from jdna_cli.reports.query import Filters
 
 _WHICH = "Which runs"
 
@@ -76,6 +77,16 @@ def report(
     seed: Seeds = None,
     since: Since = None,
     until: Until = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            help="Only the models, tasks and seeds of this experiment, judged by the test that "
+            "its file states.",
+            rich_help_panel=_WHICH,
+            show_default=False,
+            autocompletion=completing.experiments,
+        ),
+    ] = None,
     run: Annotated[
         list[int] | None, _some("compare: the two runs", "ID", completing.numbers)
     ] = None,
@@ -114,19 +125,20 @@ def report(
         plots.check_path(plot)
     if html is not None:
         _check_page(html)
+    own, stated = _of_experiment(experiment)
     filters = Filters(
-        models=tuple(model or ()),
-        tasks=tuple(task or ()),
+        models=tuple(model or own.models),
+        tasks=tuple(task or own.tasks),
         regimes=tuple(regime or ()),
         criteria=tuple(criterion or ()),
         patterns=tuple(pattern or ()),
-        seeds=tuple(seed or ()),
+        seeds=tuple(seed or own.seeds),
         since=since.date() if since else None,
         until=until.date() if until else None,
     )
     drop, asked = _fraction(tolerance), tuple(run or ())
     reports.load(name)
-    source = source_of(url_of(home, db), home, filters, drop, asked, figure)
+    source = source_of(url_of(home, db), home, filters, drop, asked, figure, stated)
     if export is not None:
         from jdna_cli.reports import exports
 
@@ -136,6 +148,19 @@ def report(
         return
     targets = report_output.Targets("json" if as_json else output, plot, html, as_json)
     print(report_output.write(name, source, targets), end="")
+
+
+def _of_experiment(name: str | None) -> tuple[Filters, StatedTest | None]:
+    """Which runs are an experiment's, and the test that it stated."""
+    from jdna_cli.reports.query import Filters
+
+    if name is None:
+        return Filters(), None
+    from jdna_cli.cli.sweep_models import filters_of
+    from jdna_cli.sweeps.experiment import find
+
+    asked = find(name)
+    return filters_of(asked), asked.test
 
 
 def _listed(*, as_json: bool) -> str:

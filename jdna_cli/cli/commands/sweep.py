@@ -119,7 +119,8 @@ def sweep(
             sweep_output.print_commands(plan, where)
             return
         if dry_run:
-            sweep_output.show_plan(experiment, asked.title, plan, as_json)
+            examples = planning.examples_measured(workspace, plan.cells)
+            sweep_output.show_plan(experiment, asked.title, plan, examples, as_json)
             return
         planning.require_room(plan, home)
         state = queue.State.begin(plan.cells, plan.runs, workspace.ledger, keep, retries)
@@ -136,7 +137,7 @@ def sweep(
                         submitter = _slurm(home / ".slurm", slurm_cluster, minutes, memory, gpus)
                     _run_elsewhere(state, where, progress, submitter, workspace.ledger)
         seconds = time.monotonic() - began
-        result = sweep_output.Result(experiment, asked.report, plan, state, seconds)
+        result = sweep_output.Result(experiment, asked, plan, state, seconds)
         sweep_output.finish(result, url_of(home, db), home, plot, as_json)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, hypothesis, predictions, resampling, statistics
+from jdna_cli.reports import cells, chance, predictions, resampling, statistics
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -65,7 +65,7 @@ def _advice(rows: list[Row], answers: predictions.Answers, tolerance: float) -> 
         "tolerance": tolerance, "critical_sparsity": float(every[0]),
         "ci_low": low, "ci_high": high, "interval_over": over.kind, "resampled": over.words,
         "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
-        "n": min(row["n"] for row in levels), "at_chance": hypothesis.at_chance(first, answers),
+        "n": min(row["n"] for row in levels), "at_chance": chance.at_chance(first, answers),
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
     found = row["critical_sparsity"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jdna_cli.reports import cells, difficulty_trends, hypothesis
+from jdna_cli.reports import cells, difficulty_trends, hypothesis, verdict_words
 from jdna_cli.reports.hypothesis import Comparison, Test
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
@@ -70,7 +70,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             one.decision,
             str(len(one.lines)),
             _number(one.overall.trend.value if one.overall else None),
-            _p(one.overall.trend.two_sided if one.overall else None),
+            _p(one.overall.trend.p(_direction(one)) if one.overall else None),
             _p(one.overall.adjusted if one.overall else None),
             _share(one.overall),
             _number(one.interaction.value if one.interaction else None),
@@ -83,13 +83,26 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     notes = (
         "Lines: tasks of rising difficulty, or levels of a condition. Trend: Spearman's rank "
         "correlation of difficulty and drop over all shared sparsities (across tasks), Page's "
-        "mean correlation or Jonckheere and Terpstra's share of pairs (within a task; 0.5: none). "
-        "p: two-sided, by permutation; adjusted for the number of comparisons (Holm). Violations: "
-        "pairs of which the harder one dropped less. Interaction: correlation of difficulty and "
-        "the slope of drop over sparsity.",
+        "mean correlation or Jonckheere and Terpstra's share of pairs (within a task; 0.5: none), "
+        "or, where nothing was trained, the change of the drop from level to level, on resampled "
+        f"examples. p: {_p_in_words(found[0])} Violations: pairs of which the harder one dropped "
+        "less. Interaction: correlation of difficulty and the slope of drop over sparsity.",
     )
-    answer = Section(hypothesis.sentence(found), columns, table, notes, fixed=2)
+    answer = Section(verdict_words.sentence(found), columns, table, notes, fixed=2)
     return [answer, *(_each(one) for one in found)]
+
+
+def _direction(comparison: Comparison) -> str:
+    return comparison.stated.direction if comparison.stated else "either"
+
+
+def _p_in_words(comparison: Comparison) -> str:
+    stated = comparison.stated
+    sides = {"rising": "that drops rise from easy to hard", "falling": "that drops fall"}
+    told = sides.get(_direction(comparison), "two-sided")
+    holm = stated is None or stated.correction == "holm"
+    adjusted = "; adjusted for the number of comparisons (Holm)" if holm else ", not adjusted"
+    return f"{told}{', as stated before the runs' if stated else ''}{adjusted}."
 
 
 def _each(comparison: Comparison) -> Section:
@@ -105,7 +118,7 @@ def _each(comparison: Comparison) -> Section:
                 comparison.names[level],
                 str(len(own)),
                 _number(test.trend.value if test else None),
-                _p(test.trend.two_sided if test else None),
+                _p(test.trend.p(_direction(comparison)) if test else None),
                 _p(test.adjusted if test else None),
                 _share(test),
                 _end(own, level, hard=False),
@@ -114,7 +127,7 @@ def _each(comparison: Comparison) -> Section:
         )
     columns = ("taken", "lines", "trend", "p", "p adjusted", "violations", "easiest drops",
                "hardest drops")  # fmt: skip
-    notes = [text for text in (hypothesis.one_threshold(comparison),) if text]
+    notes = [text for text in (verdict_words.one_threshold(comparison),) if text]
     notes += [f"Missing to be sure: {'; '.join(comparison.missing)}."] if comparison.missing else []
     return Section(comparison.title, columns, table, tuple(notes))
 
