@@ -85,6 +85,7 @@ class Workspace:
         *,
         out: str | Path | None = None,
         force: bool = False,
+        resume: bool = False,
         **options: Any,
     ) -> RunResult:
         """Set the least important weights to zero, or round all.
@@ -93,6 +94,7 @@ class Workspace:
             model: hub id, folder, run:ID, or the result of a run.
             out: folder for the model, in place of HOME/ID.
             force: run even if the database has the answer.
+            resume: take up a calibrated pruning that was cut off, after its last finished block.
             options: fields of `jdna_cli.specs.PruneSpec`, as sparsity=0.5 or pattern="2:4".
 
         Raises:
@@ -103,7 +105,7 @@ class Workspace:
 
         asked = _asked(PruneSpec, {"model": _named(model), **options})
         target = None if out is None else Path(out)
-        return self._result(prune.prune(self._opened(force=force), asked, target))
+        return self._result(prune.prune(self._opened(force=force, resume=resume), asked, target))
 
     def finetune(
         self,

@@ -7,6 +7,7 @@ up to a block, its matrices are settled, and the samples go on through the block
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,15 +18,19 @@ from jdna_cli.compute import devices
 from jdna_cli.compute.devices import Placing
 from jdna_cli.models.parameters import match_names, parameters_by_name
 from jdna_cli.pruning import calibration
-from jdna_cli.pruning.block_walk import BlockWalker, find
+from jdna_cli.pruning.block_walk import Block, BlockTurn, BlockWalker, find
 from jdna_cli.pruning.calibration import Activations, Samples
 from jdna_cli.pruning.changes import Change, score_of
+from jdna_cli.pruning.finished_blocks import FinishedBlocks
 from jdna_cli.pruning.plan import PrunePlan
 from jdna_cli.run_context import RunContext
 from jdna_cli.sparsity import compensation, masks, patterns, quantization, safetensors_io
 from jdna_cli.sparsity.compensation import Target
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.specs import parse_pattern
+
+LONG = 600.0  # seconds that are worth a word
+FEW_SAMPLES = 32  # what Wanda and SparseGPT lose little with
 
 
 def _loaded(plan: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, torch.device]:
@@ -81,31 +86,68 @@ def _told(
 
 
 def changes(plan: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[Change]:
-    """What becomes of each chosen tensor, block by block.
+    """What becomes of each chosen tensor, block by block; finished blocks are not settled again.
 
     Args:
         plan: the pruning.
-        context: where data are, and who is told how far it is.
+        context: where data and finished blocks are, and who is told how far it is.
         notes: gets what was done otherwise than usual: a damping that had to be raised.
     """
     model, samples, device = _loaded(plan, context)
     names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
-    products = plan.spec.quantize is not None or plan.criterion.needs == "gram"
+    grid = None if plan.spec.quantize is None else plan.grid
+    finished = FinishedBlocks(context.work, context.fingerprint, grid)
+    began = time.monotonic()
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
     ):
-        seen = Activations(products=products)
-        step.observe(seen.see, keep=not plan.spec.sequential)
-        for there, module in block.chosen.items():
-            name = names[there]
-            statistics = _told(plan, seen, there, name, samples)
-            change = _settled(plan, name, statistics, device, notes)
-            weight = module.get_parameter(there.rpartition(".")[2])
+        known = finished.load(i)
+        if known is not None:
+            own, told = known
+            if not plan.spec.sequential:
+                step.observe(lambda name, inputs: None, keep=True)
+        else:
+            own, told = _of_block(plan, block, step, names, samples, device)
+            finished.save(i, own, told)
+        modules = {names[there]: (there, module) for there, module in block.chosen.items()}
+        for change in own:
+            there, module = modules[change.name]
             assert change.tensor is not None
-            weight.data.copy_(change.tensor)
+            module.get_parameter(there.rpartition(".")[2]).data.copy_(change.tensor)
             yield change
-        context.progress("prune", i + 1, len(blocks), "")
+        notes += told
+        note = _long(plan, (time.monotonic() - began) * len(blocks)) if i == 0 else ""
+        context.progress("prune", i + 1, len(blocks), note)
+
+
+def _long(plan: PrunePlan, seconds: float) -> str:
+    """What to say of a calibration that will take long, and how it would take less."""
+    samples = plan.spec.calibration_samples
+    if seconds < LONG or samples < 2 * FEW_SAMPLES:
+        return ""
+    return (
+        f"{samples} × {plan.spec.calibration_length} tokens take about {seconds / 60:.0f} minutes, "
+        f"--calibration-samples {FEW_SAMPLES} about {seconds / 60 * FEW_SAMPLES / samples:.0f}"
+    )
+
+
+def _of_block(
+    plan: PrunePlan,
+    block: Block,
+    step: BlockTurn,
+    names: dict[str, str],
+    samples: Samples,
+    device: torch.device,
+) -> tuple[list[Change], list[str]]:
+    """What becomes of one block's matrices, all by the block as it was, and what to say of it."""
+    notes: list[str] = []
+    seen = Activations(products=plan.spec.quantize is not None or plan.criterion.needs == "gram")
+    step.observe(seen.see, keep=not plan.spec.sequential)
+    return [
+        _settled(plan, names[there], _told(plan, seen, there, names[there], samples), device, notes)
+        for there in block.chosen
+    ], notes
 
 
 def _settled(

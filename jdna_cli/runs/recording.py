@@ -174,7 +174,7 @@ def _claimed(request: Request, new_run: NewRun) -> tuple[Run, bool] | RecordedRu
                 # Another came to the end between our look and our claim.
                 ledger.forget(run)
                 return found
-            if workspace.resume and new_run.spec.kind == "finetune":
+            if workspace.resume:
                 workspace.observer.say(
                     "no run of this request was cut off: starting from the beginning"
                 )

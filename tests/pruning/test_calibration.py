@@ -340,3 +340,56 @@ def test_a_criterion_that_has_changed_since_is_not_run(jdna, bert, tmp_path):
     told = jdna("finetune", "run:1", "--task", "living", code=2).err
     assert "has changed since run:1 was made" in told
     assert not canary.exists()
+
+
+class CutOff(BaseException):
+    """A process that ends where it is."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"criterion": "sparsegpt", "scope": "layer"},
+        {"criterion": "sparsegpt", "sparsity": None, "pattern": "2:4"},
+        {"criterion": "wanda", "scope": "row", "sequential": False},
+        {"sparsity": None, "quantize": 4, "rounding": "gptq", "asymmetric": True},
+    ],
+    ids=["sparsegpt", "2:4", "wanda", "gptq"],
+)
+def test_a_calibration_that_was_cut_off_goes_on_and_ends_the_same(
+    families, data, tmp_path, monkeypatch, fields
+):
+    folder = families("llama")
+    spec, source = asked(folder, **fields)
+
+    def context(name, told=lambda *_: None):
+        return RunContext(
+            tmp_path / name, data, tmp_path / f"work-{name}", progress=told, fingerprint="f"
+        )
+
+    whole = prune.prune(spec, source, context("whole"))
+    blocks = []
+
+    def until_one_is_done(what, done, total, note):
+        if what == "prune":
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        prune.prune(spec, source, context("again", until_one_is_done))
+    assert not (tmp_path / "again").exists()
+    settled = blockwise._settled
+    monkeypatch.setattr(
+        blockwise, "_settled", lambda plan, name, *rest: blocks.append(name) or settled(
+            plan, name, *rest)
+    )  # fmt: skip
+    again = prune.prune(spec, source, context("again"))
+    assert blocks
+    assert not any("layers.0." in name for name in blocks), "what was finished is settled again"
+    assert again.layers == whole.layers
+    for file in (tmp_path / "whole").glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+    # A block that is damaged, or another request's, is settled anew.
+    kept = next((tmp_path / "work-again").glob("block-*/changes.safetensors"))
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    third = RunContext(tmp_path / "third", data, tmp_path / "work-again", fingerprint="f")
+    assert prune.prune(spec, source, third).layers == whole.layers

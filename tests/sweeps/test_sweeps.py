@@ -419,7 +419,7 @@ def test_settings_of_one_task_are_its_alone_and_the_plan_says_how_sure_it_will_b
     text = (
         'title = "own"\ncommand = "eval"\n[fixed]\nmodel = "tiny-writer"\n'
         '[axes]\ntask = ["arc_easy", "wikitext2"]\n[task.arc_easy]\nlimit = 9\n'
-        '[task.wikitext2]\nmax_length = 64\n[[levels]]\nsparsity = 0.5\n'
+        "[task.wikitext2]\nmax_length = 64\n[[levels]]\nsparsity = 0.5\n"
     )
     file = tmp_path / "own.toml"
     file.write_text(text)

@@ -32,6 +32,7 @@ def prune(
     sequential: pruning.Sequential = True,
     pruning_seed: pruning.PruningSeed = _FIELDS["pruning_seed"].default,
     packed: pruning.Packed = False,
+    resume: pruning.Resume = False,
     out: common.Out = None,
     dry_run: common.DryRun = False,
     data_dir: common.DataDir = None,
@@ -46,7 +47,7 @@ def prune(
     from jdna_cli.runs import prune
 
     values = given(context, PruneSpec)
-    with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
+    with open_workspace(home, db, data_dir, force, resume, allow_pickle) as workspace:
         if dry_run:
             run_output.show_plan(prune.plan(workspace, values), as_json)
         else:

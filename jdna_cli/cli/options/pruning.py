@@ -161,3 +161,11 @@ Exclude = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Take up a calibrated pruning that was cut off, after its last finished block.",
+        rich_help_panel=_WHERE,
+    ),
+]
