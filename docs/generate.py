@@ -214,7 +214,7 @@ def reports_page() -> str:
     ]
     from jdna_cli.reports import statistics
 
-    shown = """mean_interval drop mean_of_examples difference mcnemar rank_trends page_trend
+    shown = """mean_interval paired mean_of_examples mcnemar rank_trends page_trend
     ordered_trend holm monotone critical"""
     for name in shown.split():
         told = (getattr(statistics, name).__doc__ or "").replace("Args:", " Args:")

@@ -1,7 +1,7 @@
 """A request, its command line, and the request that this line makes are the same."""
 
 import shlex
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -34,6 +34,8 @@ def values_of(name: str, kind: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(get_args(kind))
     if get_origin(kind) is tuple:
         return st.lists(NAMES, max_size=2).map(tuple)
+    if get_origin(kind) is Annotated:
+        return values_of(name, get_args(kind)[0])
     if get_args(kind):
         return st.one_of(*(values_of(name, one) for one in get_args(kind)))
     return {

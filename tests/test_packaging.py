@@ -37,7 +37,7 @@ def borrow(target):
             if not link.exists() and source.exists():
                 link.symlink_to(source)
     assert {"sentencepiece", "protobuf", "torch"} <= seen
-    assert not {"pytest", "plotly", "lm-eval", "tiktoken"} & seen
+    assert not {"pytest", "lm-eval", "tiktoken"} & seen
 
 
 def vicuna_like(folder):

@@ -22,6 +22,7 @@ class Targets:
     plot: Path | None = None
     html: Path | None = None
     wrapped: bool = False  # one JSON object about it all
+    title: str | None = None  # of the page
 
 
 def write(name: str, source: Source, targets: Targets) -> str:
@@ -44,7 +45,7 @@ def write(name: str, source: Source, targets: Targets) -> str:
     if targets.html is not None:
         from jdna_cli.reports import page
 
-        page.write(targets.html, name, source)
+        page.write(targets.html, name, source, targets.title or page.TITLE)
     files = {"plot": targets.plot, "html": targets.html}
     if targets.form in ("json", "csv"):
         public = [cells.public(row) for row in rows]

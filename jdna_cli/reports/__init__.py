@@ -1,6 +1,7 @@
 """Reports: each is a query of the database, then statistics, then a table and a figure. No tensors.
 
-One file per report in `catalogue/`, named after it, with `EMPTY`, `rows`, `sections` and `figure`.
+One file per report in `catalogue/`, named after it, with `HEADING`, `EMPTY`, `rows`,
+`sections` and `figure`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ALSO = {"compression": "quantisation", "quantization": "quantisation", "cost": 
 class Report(Protocol):
     """The face of a report's module. Its first docstring line says what it shows."""
 
+    HEADING: str  # its section of a page, in plain words
     EMPTY: str  # what to say where there is nothing to report
 
     def rows(self, source: Source) -> list[Row]:

@@ -219,10 +219,10 @@ def seeds_note(rows: Sequence[Row]) -> str:
     counts = sorted({row["n"] for row in rows})
     if not counts or counts == [1]:
         if any(row["interval_over"] == "examples" for row in rows):
-            return "n = 1 seed; bands: 95 % interval over examples (paired bootstrap)"
+            return "n = 1 seed; bands or bars: 95 % interval over examples (paired bootstrap)"
         return "n = 1 seed, so the spread is not known"
     seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"mean over n = {seeds} seeds, bands: 95 % interval (Student's t)"
+    return f"mean over n = {seeds} seeds, bands or bars: 95 % interval (Student's t)"
 
 
 def _tick(row: Row) -> tuple[float, str]:

@@ -1,19 +1,18 @@
-"""One page that needs no network: the verdict, tables, interactive figures, and how each was made.
+"""One page that needs no network: the verdict, tables, figures, and how each was made.
 
-Figures are Plotly's where it is installed (extra `page`), else drawn as they are for papers; the
-text is a Jinja template (`page.html`). Works from 320 pixels up, in light
-and dark, on paper, by keyboard, and for screen readers: every figure's values stand in the table
-above it.
+Figures are SVG in the page itself, drawn as they are for papers; the text is a Jinja template
+(`page.html`). Works from 320 pixels up, in light and dark, on paper, by keyboard, and for screen
+readers: every figure's points can be reached, and its values stand in the table beside it.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import html
-import importlib.util
 import json
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from typing import Any
 import jdna_cli
 from jdna_cli import clock, command_line, reports
 from jdna_cli.errors import JdnaError
-from jdna_cli.reports import hypothesis, verdict_words
-from jdna_cli.reports.query import Row, Source
-from jdna_cli.reports.rendering.figures import Figure, Panel
-from jdna_cli.reports.rendering.plots import COLOURS, picture
+from jdna_cli.reports import cells, hypothesis, verdict_words
+from jdna_cli.reports.query import Row, Source, short
+from jdna_cli.reports.rendering import inline
+from jdna_cli.reports.rendering.figures import Figure
 from jdna_cli.reports.rendering.tables import Section, told_once
 
 # The order of the questions on a page about everything; a report that is not named here comes last.
@@ -33,8 +32,8 @@ _ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages"
             "tradeoff")  # fmt: skip
 _APART = ("verdict", "advise", "compare", "paper", "runs")  # first, or asked for by name
 MOST_RUNS = 500
-_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
-_DASHES = ("solid", "dash", "dashdot", "dot")
+TITLE = "jdna report"
+DOT = " · "  # between the parts of a title
 
 _RUNS = """
 SELECT run.id, run.kind, run.model, run.task, run.regime, run.pattern, run.sparsity, run.seed,
@@ -42,7 +41,7 @@ SELECT run.id, run.kind, run.model, run.task, run.regime, run.pattern, run.spars
 FROM run WHERE run.status = 'finished'"""
 
 
-def write(path: Path, name: str, source: Source) -> None:
+def write(path: Path, name: str, source: Source, title: str = TITLE) -> None:
     """Write the page of the report `name`; that of `drop` or `verdict` has all that have data.
 
     Raises:
@@ -52,26 +51,40 @@ def write(path: Path, name: str, source: Source) -> None:
 
     comparisons = hypothesis.judge(source)
     rest = [one for one in reports.names() if one not in (*_ORDER, *_APART)]
-    script = _script()
     wanted = ["verdict", *_ORDER, *rest] if name in ("drop", "verdict") else [name]
     answer = verdict_words.sentence(comparisons)
-    found = (_chapter(one, source, answer, live=bool(script)) for one in wanted)
+    found = (_chapter(one, source, answer) for one in wanted)
     chapters = [one for one in found if one is not None]
+    shared = _shared(chapters)
     template = resources.files("jdna_cli.reports") / "page.html"
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     rendered = made.from_string(template.read_text(encoding="utf-8")).render(
-        title="jdna report",
+        title=title,
         answer=answer,
         missing=sorted({told for one in comparisons for told in one.missing}),
         filters=source.filters.given,
-        chapters=chapters,
+        shared=shared,
+        chapters=[chapter.without(shared) for chapter in chapters],
+        basis=_basis(source),
         runs=_runs(source, path.absolute().parent),
         most=MOST_RUNS,
-        script=script if any(chapter["figures"] for chapter in chapters) else "",
         version=jdna_cli.__version__,
         made=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     _replace(path, rendered)
+
+
+def _basis(source: Source) -> str:
+    """What the answer rests on: runs, models, tasks and seeds."""
+    rows = [row for row in cells.load(source) if row["metric"]]
+    runs = sum(row["n"] for row in rows)
+    seeds = {one.seed for row in rows for one in row["_seeds"]}
+    models = sorted({short(row["model"]) for row in rows})
+    tasks = sorted({row["task"] for row in rows})
+    told = [f"{runs} measured run{'s' * (runs != 1)}"]
+    told += [f"{len(seeds)} seeds"] if len(seeds) > 1 else ["one seed"]
+    told += [f"task{'s' * (len(tasks) != 1)} {', '.join(tasks)}", f"model {', '.join(models)}"]
+    return f"It rests on {'; '.join(told)}." if runs else ""
 
 
 def _replace(path: Path, text: str) -> None:
@@ -89,16 +102,7 @@ def _replace(path: Path, text: str) -> None:
         raise JdnaError(f"{path} could not be written: {error.strerror or error}") from error
 
 
-def _script() -> str:
-    """What draws figures that answer to the pointer; nothing where it is not installed."""
-    if importlib.util.find_spec("plotly") is None:
-        return ""
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
-
-
-def _chapter(name: str, source: Source, answer: str, *, live: bool) -> dict[str, Any] | None:
+def _chapter(name: str, source: Source, answer: str) -> Chapter | None:
     """One report's part of the page; None where it has nothing to say."""
     report = reports.load(name)
     rows = report.rows(source)
@@ -106,89 +110,81 @@ def _chapter(name: str, source: Source, answer: str, *, live: bool) -> dict[str,
     if not sections:
         return None
     told = (report.__doc__ or "").split(":", 1)[1].strip().split("\n\n")[0]
-    return {
-        "name": name,
-        "about": " ".join(told.replace("`", "").split()),
-        "sections": [_table(one, answer) for one in told_once(sections)],
-        "figures": _plots(name, report.figure(rows), live=live),
-    }
-
-
-def _table(section: Section, answer: str) -> dict[str, Any]:
     # The verdict's first table is called by the answer, which stands at the top of the page.
-    title = "Comparisons" if section.title == answer else section.title
+    named = [replace(s, title="Comparisons") if s.title == answer else s for s in sections]
+    about = " ".join(told.replace("`", "").split())
+    return Chapter(name, report.HEADING, about[:1].upper() + about[1:], named, report.figure(rows))
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One report's part of a page."""
+
+    name: str
+    heading: str
+    about: str
+    sections: list[Section]
+    figure: Figure
+
+    @property
+    def titles(self) -> list[str]:
+        """Of its tables and panels, where they say what they are about."""
+        titles = [s.title for s in self.sections] + [p.title for p in self.figure.panels]
+        return [title for title in titles if DOT in title]
+
+    def without(self, shared: Sequence[str]) -> dict[str, Any]:
+        """What the template takes; words that all tables share are left out."""
+        panels = {panel.title: i for i, panel in enumerate(self.figure.panels)}
+        pairs = [
+            {
+                "table": _table(section, shared),
+                "figure": self._figure(panels.pop(title), shared) if title in panels else None,
+            }
+            for section, title in zip(
+                told_once(self.sections), [s.title for s in self.sections], strict=True
+            )
+        ]
+        alone = [self._figure(i, shared) for i in panels.values()]
+        return {"name": self.name, "heading": self.heading, "about": self.about, "pairs": pairs,
+                "alone": alone}  # fmt: skip
+
+    def _figure(self, i: int, shared: Sequence[str]) -> dict[str, str]:
+        panel = self.figure.panels[i]
+        drawing = inline.svg(panel, self.figure, f"{self.name}-{i}")
+        return {"title": _short(panel.title, shared), "note": self.figure.note, "svg": drawing}
+
+
+def _shared(chapters: Sequence[Chapter]) -> list[str]:
+    """What all titles of a page say: the model, how it was pruned."""
+    titles = [title.split(DOT) for chapter in chapters for title in chapter.titles]
+    if not titles:
+        return []
+    return [part for part in titles[0] if all(part in parts for parts in titles)]
+
+
+def _short(title: str, shared: Sequence[str]) -> str:
+    parts = title.split(DOT)
+    return DOT.join(part for part in parts if part not in shared) or title
+
+
+def _table(section: Section, shared: Sequence[str]) -> dict[str, Any]:
+    """A table without columns that say nothing; a number stays beside its interval."""
     fixed = section.fixed or len(section.columns)
+    told = [
+        i
+        for i in range(len(section.columns))
+        if i == 0 or not section.rows or any(set(row[i]) - {"·"} for row in section.rows)
+    ]
     rows = []
     for number, row in enumerate(section.rows):
         heat = section.heat[number] if section.heat else ()
         rows.append([
-            {"text": text, "heat": heat[i - fixed] if i >= fixed and heat else None}
-            for i, text in enumerate(row)
+            {"text": _short(row[i], shared).replace(" ± ", "\u00a0±\u00a0"),
+             "heat": heat[i - fixed] if i >= fixed and heat else None}
+            for i in told
         ])  # fmt: skip
-    return {"title": title, "columns": section.columns, "rows": rows,
-            "notes": section.notes}  # fmt: skip
-
-
-def _plots(name: str, figure: Figure, *, live: bool) -> list[dict[str, str]]:
-    """Each panel: as what Plotly's script takes where it is `live`, else as a picture."""
-    if not live:
-        return [
-            {"title": panel.title, "note": figure.note, "picture": picture(panel, figure)}
-            for panel in figure.panels
-        ]
-    return [
-        {
-            "id": f"{name}-{i}",
-            "title": panel.title,
-            "note": figure.note,
-            "picture": "",
-            "data": _safe(json.dumps(_drawn(panel, figure), allow_nan=False)),
-        }
-        for i, panel in enumerate(figure.panels)
-    ]
-
-
-def _safe(text: str) -> str:
-    """JSON that may stand inside a script element."""
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _drawn(panel: Panel, figure: Figure) -> dict[str, Any]:
-    """A panel in Plotly's terms: traces, and a layout."""
-    traces: list[dict[str, Any]] = []
-    names = dict(panel.ticks)
-    for i, line in enumerate(panel.lines):
-        known = any(s is not None for s in line.spread)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if line.joined else "markers",
-                "name": html.escape(line.label),
-                "x": line.x,
-                "y": line.y,
-                "text": [names.get(x, f"{x:g}") for x in line.x],
-                "line": {"color": COLOURS[i % len(COLOURS)], "dash": _DASHES[i % len(_DASHES)]},
-                "marker": {"symbol": _SYMBOLS[i % len(_SYMBOLS)], "size": 8},
-                "error_y": {"type": "data", "array": [s or 0 for s in line.spread],
-                            "visible": known, "thickness": 1},
-                "hovertemplate": "%{text}: %{y:.4g}<extra>%{fullData.name}</extra>",
-            }
-        )  # fmt: skip
-    axis: dict[str, Any] = {"title": {"text": html.escape(panel.x_label)}}
-    if panel.ticks:
-        axis |= {"tickvals": [x for x, _ in panel.ticks],
-                 "ticktext": [html.escape(text) for _, text in panel.ticks]}  # fmt: skip
-    ends = [x for line in panel.lines for x in line.x]
-    if panel.logarithmic:
-        axis["type"] = "log"
-    elif ends and max(ends) > min(ends):
-        room = 0.06 * (max(ends) - min(ends))
-        axis["range"] = [min(ends) - room, max(ends) + room]
-    shapes = []
-    if figure.reference is not None:
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": figure.reference,
-                       "y1": figure.reference, "line": {"dash": "dot", "width": 1}})  # fmt: skip
-    return {"traces": traces, "x": axis, "y": html.escape(figure.y_label), "shapes": shapes}
+    return {"title": _short(section.title, shared), "columns": [section.columns[i] for i in told],
+            "rows": rows, "notes": section.notes}  # fmt: skip
 
 
 def _runs(source: Source, place: Path) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
             f"{_test_in_words(comparisons[0].stated)} (drops grow with difficulty in {rising} of "
             f"the {tested} that could be tested)."
         )
+    if total == 1:
+        return f"{head} (one comparison; {_test_in_words(comparisons[0].stated)})."
     return (
         f"{head}. Of {of}: borne out in {counts[BORNE]}, contradicted in {counts[AGAINST]}, "
         f"undecided in {counts[OPEN]} ({_test_in_words(comparisons[0].stated)})."

@@ -1,6 +1,5 @@
 """The page, the plots, and what is handed to trackers."""
 
-import base64
 import io
 import os
 import re
@@ -26,10 +25,9 @@ def test_the_page_needs_no_network_and_names_are_text(jdna, tmp_path):
     file = tmp_path / "report.html"
     assert f"html: {file}" in jdna("report", "--home", home, "--html", file).out
     text = file.read_text()
-    ours = text[: text.index("<script>\n/**")] if "<script>\n/**" in text else text
     assert "<script>alert" not in text
     assert "</script><b>x" not in text
-    assert not re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?!data:)', ours)
+    assert not re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?!data:)', text)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -65,18 +63,33 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(jdna, home, tmp_path, 
     assert file.read_text() == "old"
 
 
-def test_without_plotly_the_page_has_pictures_that_say_what_they_show(jdna, home, tmp_path):
-    code = "import sys; sys.modules['plotly'] = None; from jdna_cli.cli.app import main; main()"
+def test_figures_are_in_the_page_and_each_point_is_reached_by_keyboard(jdna, home, tmp_path):
     file = tmp_path / "report.html"
-    words = [sys.executable, "-c", code, "report", "--home", str(home), "--html", str(file)]
-    subprocess.run(words, check=True, capture_output=True)
+    jdna("report", "--home", home, "--html", file, "--title", "Who breaks <first>?")
     text = file.read_text()
-    pictures = re.findall(r'<img class="picture" src="(data:image/svg[^"]+)"\s+alt="([^"]+)"', text)
-    assert pictures
-    for picture, told in pictures:
-        assert base64.b64decode(picture.partition(",")[2]).startswith(b"<?xml")
-        assert told.startswith("Figure: ")
-    assert "Plotly" not in text
+    assert "<title>Who breaks &lt;first&gt;?</title>" in text
+    points = re.findall(r'class="point" tabindex="0" role="img" aria-label="([^"]+)"', text)
+    assert len(points) > 50
+    assert any("±" in told for told in points)
+    names = re.findall(r'\bid="([^"]+)"', text)
+    assert len(names) == len(set(names)), "a name stands for one thing"
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    assert used <= set(names)
+    assert len(text) < 5_000_000
+
+
+def test_what_all_tables_share_is_said_once(jdna, tmp_path):
+    own = {"model": "only-one", "criterion": "magnitude"}
+    found = [{**own, "task": task, "sparsity": s, "score": 0.9 - s / 4}
+             for task in ("a", "b") for s in (0.3, 0.5)]  # fmt: skip
+    found += [simulated.dense(model="only-one", task=task, score=0.9) for task in ("a", "b")]
+    home, file = simulated.record(tmp_path / "one", found), tmp_path / "report.html"
+    jdna("report", "--home", home, "--html", file)
+    text = file.read_text()
+    text = text[: text.index('<section aria-labelledby="runs">')]
+    assert text.count("magnitude global") == 1
+    assert "All tables and figures: only-one · " in text
+    assert "How much each task loses" in text
 
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
@@ -99,7 +112,8 @@ def test_the_page_is_drawn_by_a_browser(jdna, home, tmp_path, dark):
     assert "CONSOLE" not in done.stderr, done.stderr
     figures = done.stdout.count('class="plot')
     assert figures > 10
-    assert done.stdout.count('class="main-svg"') >= figures
+    assert done.stdout.count('class="point"') > figures
+    assert "<title>" not in done.stdout.partition("<body")[2], "the script has run"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")

@@ -99,6 +99,7 @@ def report(
         Path | None,
         typer.Option(help="Write everything as one page that needs no network, to this file."),
     ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     export: Annotated[
         str | None,
         typer.Option(
@@ -146,7 +147,7 @@ def report(
         told = {"exported": count, "to": place}
         print(json.dumps(told) if as_json else f"{count} runs exported to {place}")
         return
-    targets = report_output.Targets("json" if as_json else output, plot, html, as_json)
+    targets = report_output.Targets("json" if as_json else output, plot, html, as_json, title)
     print(report_output.write(name, source, targets), end="")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jdna_cli.reports import curves
 
+HEADING = "With less training data"
 EMPTY = (
     "no task was fine-tuned on two shares of its data yet: "
     "`jdna finetune … --data-fraction 0.5` does"

@@ -19,6 +19,7 @@ from jdna_cli.reports.rendering.tables import Section
 from jdna_cli.reports.statistics import Floats
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
+HEADING = "How much may be pruned"
 EMPTY = (
     "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
 )

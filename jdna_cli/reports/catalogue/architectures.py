@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jdna_cli.reports import curves
 
+HEADING = "On other architectures"
 EMPTY = "no task was measured with two models yet"
 COMPARED = curves.Comparison(
     "Architectures",

@@ -9,6 +9,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section, sparkline
 
+HEADING = "On the way from dense to pruned"
 EMPTY = "no line between two models was measured yet: `jdna interpolate run:A run:B --task T` does"
 
 _POINTS = """

@@ -17,6 +17,7 @@ from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
+HEADING = "Two runs on the same examples"
 EMPTY = "the two runs have no predictions on a shared split"
 
 _RUNS = "SELECT id, kind, status, model, task, metric, artifact, spec FROM run WHERE id IN (?, ?)"

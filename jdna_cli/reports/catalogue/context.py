@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jdna_cli.reports import curves
 
+HEADING = "With more words around the answer"
 EMPTY = (
     "no questions were asked with contexts of two lengths yet: `jdna eval … --context-words N` does"
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jdna_cli.reports import curves
 from jdna_cli.reports.query import Row
 
+HEADING = "What chooses the weights"
 EMPTY = "no task was pruned by two criteria yet: `jdna finetune … --criterion random` does"
 _OWN = ("criterion", "scope", "calibration")
 

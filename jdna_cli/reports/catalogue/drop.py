@@ -13,6 +13,7 @@ from jdna_cli.reports import cells, curves
 from jdna_cli.reports.query import Row
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "How much each task loses"
 EMPTY = "no finished fine-tuning or evaluation is recorded yet"
 COMPARED = curves.Comparison(
     "Performance drop",

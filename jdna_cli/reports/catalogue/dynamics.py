@@ -15,6 +15,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "How weights move in training"
 EMPTY = "no fine-tuning recorded its dynamics yet: `jdna finetune … --dynamics` does"
 _MEASURES = {
     "moved_small": "small: distance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jdna_cli.reports import curves
 from jdna_cli.reports.query import Row, Source
 
+HEADING = "From language to language"
 EMPTY = "no translation was measured yet: `jdna finetune MODEL --task multi30k --pairs en-de` does"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jdna_cli.reports import curves
 from jdna_cli.reports.query import Row
 
+HEADING = "With more options to choose from"
 EMPTY = "no questions were asked with two numbers of options yet: `jdna eval … --options K` does"
 
 

@@ -18,6 +18,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "Beside the published curves"
 EMPTY = "no published figure has that panel"
 
 _TASKS = {"SST-2": "sst2", "CoLA": "cola", "QQP": "qqp", "STS-B": "stsb", "QNLI": "qnli",

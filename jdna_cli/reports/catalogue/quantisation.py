@@ -14,6 +14,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "With fewer bits"
 EMPTY = "no pruned or rounded model with a compact form was measured yet"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jdna_cli.reports import curves
 
+HEADING = "What may train after pruning"
 EMPTY = "no task was fine-tuned in two regimes yet: `jdna finetune … --regime dense-frozen` does"
 COMPARED = curves.Comparison(
     "Regimes",

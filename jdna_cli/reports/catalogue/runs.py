@@ -9,6 +9,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "The recorded runs"
 EMPTY = "no run is recorded yet"
 SHOWN = 200  # in a table; the data forms have all
 

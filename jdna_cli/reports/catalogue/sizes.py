@@ -14,6 +14,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "Small models and large ones"
 EMPTY = "no task was measured with two models, each dense and pruned, yet"
 
 # How many prunable weights a model has: told by the runs that pruned it.

@@ -14,6 +14,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "What sparsity buys"
 EMPTY = "nothing to report: `jdna prune --packed` measures bytes, `jdna eval --time` measures time"
 NOTICEABLE = 1.05  # less than that is no gain
 

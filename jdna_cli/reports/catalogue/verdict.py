@@ -10,6 +10,7 @@ from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
 
+HEADING = "What the tests say"
 EMPTY = (
     "nothing to judge yet: prune and fine-tune two tasks alike, or one task at two levels of a "
     "condition, each beside its dense run"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 
 MOST = 30  # panels of one figure
+BANDS = 3  # lines whose intervals are bands, where more have bars with ends
 BESIDE = 6  # a panel with more lines has their names beside it
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes serve in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -55,12 +53,12 @@ def draw(drawn: Figure, path: Path) -> None:
             "with --model, --task, --regime, --criterion, or --pattern"
         )
     width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
-    figure = _figure(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
+    figure = blank(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
     axes = figure.subplots(
         -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
     ).ravel()
     for axis, panel in zip(axes, found, strict=False):
-        _panel(axis, panel, drawn.reference)
+        panel_on(axis, panel, drawn.reference)
     for axis in axes[len(found) :]:
         axis.set_axis_off()
     for axis in axes[:: min(3, len(found))]:
@@ -70,22 +68,13 @@ def draw(drawn: Figure, path: Path) -> None:
     _save(figure, path)
 
 
-def picture(panel: Panel, drawn: Figure) -> str:
-    """One panel without its title, as the URL of an SVG that stands in the URL itself."""
-    figure = _figure(6.4, 4.2)
-    axis = figure.subplots()
-    _panel(axis, replace(panel, title=""), drawn.reference)
-    axis.set_ylabel(drawn.y_label)
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _panel(axis: Any, panel: Panel, reference: float | None) -> None:
+def panel_on(axis: Any, panel: Panel, reference: float | None) -> None:
+    """Draw a panel on Matplotlib's axes."""
     if reference is not None:
         axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
+    bands = len(panel.lines) <= BANDS
     for i, line in enumerate(panel.lines):
-        _draw(axis, line, i)
+        _draw(axis, line, i, bands=bands)
     axis.set_title(textwrap.fill(panel.title, 48), fontsize=10)
     axis.set_xlabel(panel.x_label)
     if panel.logarithmic:
@@ -103,7 +92,7 @@ def _panel(axis: Any, panel: Panel, reference: float | None) -> None:
 
 def line(points: Sequence[Point], barrier: float, metric: str, path: Path) -> None:
     """Draw loss and score along the line between two models, with the chord of the loss."""
-    figure = _figure(6.4, 4.0)
+    figure = blank(6.4, 4.0)
     axis = figure.subplots()
     x = [p.alpha for p in points]
     losses, scores = [p.loss for p in points], [p.score for p in points]
@@ -123,7 +112,7 @@ def line(points: Sequence[Point], barrier: float, metric: str, path: Path) -> No
     _save(figure, path)
 
 
-def _draw(axis: Any, line: Line, i: int) -> None:
+def _draw(axis: Any, line: Line, i: int, *, bands: bool) -> None:
     style = {
         "color": COLOURS[i % len(COLOURS)],
         "marker": MARKERS[i % len(MARKERS)],
@@ -143,13 +132,14 @@ def _draw(axis: Any, line: Line, i: int) -> None:
         xs, ys, spreads = zip(*known, strict=True)
         low = [y - s for y, s in zip(ys, spreads, strict=True)]
         high = [y + s for y, s in zip(ys, spreads, strict=True)]
-        if line.joined and len(known) > 1:
+        if bands and line.joined and len(known) > 1:
             axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        else:  # a band of one point could not be seen
+        else:  # a band of one point, or among many, could not be seen
             axis.errorbar(xs, ys, spreads, fmt="none", ecolor=style["color"], capsize=4)
 
 
-def _figure(width: float, height: float) -> Drawing:
+def blank(width: float, height: float) -> Drawing:
+    """An empty figure of so many inches."""
     import matplotlib as mpl
 
     mpl.use("agg")
