@@ -35,7 +35,7 @@ def evaluate(
     device_map: measuring.DeviceMap = None,
     time: measuring.Time = False,
     kernels: measuring.Kernels = "dense",
-    batch_size: measuring.EvalBatchSizeOrAuto = _FIELDS["batch_size"].default,
+    batch_size: measuring.EvalBatchSizeOrAuto = None,
     data_dir: common.DataDir = None,
     home: common.Home = common.DEFAULT_HOME,
     db: common.Db = None,

@@ -22,12 +22,12 @@ EvalBatchSize = Annotated[
     ),
 ]
 EvalBatchSizeOrAuto = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--eval-batch-size",
         metavar="N|auto",
-        help="Examples per batch when measuring; auto: as many as fill a batch of tokens for "
-        "which this device has memory.",
+        help="Examples per batch when measuring; auto, the default: as many as fill a batch of "
+        "tokens for which this device has memory. With --harness 64.",
         rich_help_panel=_WHERE,
     ),
 ]
