@@ -35,7 +35,7 @@ def evaluate(
     device_map: measuring.DeviceMap = None,
     time: measuring.Time = False,
     kernels: measuring.Kernels = "dense",
-    batch_size: measuring.EvalBatchSizeOrAuto = None,
+    batch_size: measuring.EvalBatchSizeOrAuto = _FIELDS["batch_size"].default,
     data_dir: common.DataDir = None,
     home: common.Home = common.DEFAULT_HOME,
     db: common.Db = None,
@@ -62,6 +62,8 @@ def evaluate(
         else:
             names = tuple(name.strip() for name in harness.split(",") if name.strip())
             values = given(context, HarnessSpec) | {"harness": names}
+            if not was_said(context, "batch_size"):
+                del values["batch_size"]  # the default is that of own tasks
             done = library.harness(workspace, values)
         run_output.show(done, as_json)
 

@@ -22,12 +22,12 @@ EvalBatchSize = Annotated[
     ),
 ]
 EvalBatchSizeOrAuto = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--eval-batch-size",
         metavar="N|auto",
-        help="Examples per batch when measuring; auto, the default: as many as fill a batch of "
-        "tokens for which this device has memory. With --harness 64.",
+        help="Examples per batch when measuring; auto: as many as fill a batch of tokens for "
+        "which this device has memory (with --harness: 64, if nothing is said).",
         rich_help_panel=_WHERE,
     ),
 ]
