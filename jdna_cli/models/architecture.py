@@ -85,10 +85,11 @@ def _seen(folder: Path) -> Architecture:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    from jdna_cli.models import model_files
+    from jdna_cli.models import experts, model_files
 
     config = model_files.config_of(folder)
     model, prefix = _empty(config)
+    experts.part_(model)
     kind = str(config.model_type)
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: dict[str, int] = {}
@@ -96,7 +97,7 @@ def _seen(folder: Path) -> Architecture:
     deep: dict[str, int] = {}  # weights of more than two dimensions: their number
     for name, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
-            full = f"{name}.{own}".removeprefix(".")
+            full = experts.in_files(config, f"{name}.{own}".removeprefix("."))
             linear = isinstance(module, nn.Linear | Conv1D) and own == "weight"
             if linear and id(parameter) not in embedded:
                 matrices[full] = 0 if isinstance(module, Conv1D) else 1
@@ -106,7 +107,8 @@ def _seen(folder: Path) -> Architecture:
                 isinstance(module, nn.Conv1d) and module.kernel_size == (1,)
             ):
                 deep[full] = parameter.numel()
-    refused = _refused(kind, deep, matrices, dict(model.named_parameters()))
+    sizes = {experts.in_files(config, n): p.numel() for n, p in model.named_parameters()}
+    refused = _refused(kind, deep, matrices, sizes)
     return Architecture(kind, prefix, matrices, others, refused, _positions(config, model))
 
 
@@ -148,7 +150,7 @@ def _reason(module: Any, own: str, parameter: Any, embedded: set[int]) -> str:
 
 
 def _refused(
-    kind: str, deep: dict[str, int], matrices: dict[str, int], all_: dict[str, Any]
+    kind: str, deep: dict[str, int], matrices: dict[str, int], sizes: dict[str, int]
 ) -> str | None:
     """Why an architecture that keeps much of its weights elsewhere than in matrices is refused."""
     if not deep:
@@ -156,10 +158,10 @@ def _refused(
     first = next(iter(deep))
     if any("expert" in name for name in deep):
         return (
-            f"architecture {kind!r}: {first} fuses several experts in one tensor, which cannot be "
-            "pruned yet"
+            f"architecture {kind!r}: {first} fuses several experts in one tensor, in the files too "
+            "or in a way that is not known: it is not pruned"
         )
-    plain = sum(all_[name].numel() for name in matrices)
+    plain = sum(sizes[name] for name in matrices)
     if 10 * sum(deep.values()) <= plain:
         return None
     return (

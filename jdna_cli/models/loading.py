@@ -9,7 +9,7 @@ from torch import nn
 
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import RequestError
-from jdna_cli.models import model_files
+from jdna_cli.models import experts, model_files
 from jdna_cli.models.quiet import transformers
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks.task import Task
@@ -81,6 +81,8 @@ def load(
             f"model {source.name!r} ({kind_of}) has no form for {use}: "
             f"{str(error).splitlines()[0][:120]}"
         ) from None
+    if placing is None or placing.device_map is None:  # whose parts stay where they were put
+        experts.part_(model)
     absent = {str(name) for name in report["missing_keys"]}
     return model, absent | {str(entry[0]) for entry in report["mismatched_keys"]}
 

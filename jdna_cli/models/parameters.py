@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from jdna_cli.errors import JdnaError
+from jdna_cli.models.experts import in_files
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
@@ -31,7 +32,8 @@ def match_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
         prefixes = ["encoder.", f"{whole.get_encoder().base_model_prefix}."]
     own: dict[str, str] = {}
     for name, _ in model.named_parameters():
-        own.setdefault(name.removeprefix(prefixes[0]), name)
+        for form in (name, in_files(whole.config, name)):
+            own.setdefault(form.removeprefix(prefixes[0]), name)
     names_here = {}
     for name in names:
         bare = [name, *(name.removeprefix(prefix) for prefix in prefixes)]

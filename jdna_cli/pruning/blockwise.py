@@ -144,10 +144,23 @@ def _of_block(
     notes: list[str] = []
     seen = Activations(products=plan.spec.quantize is not None or plan.criterion.needs == "gram")
     step.observe(seen.see, keep=not plan.spec.sequential)
-    return [
-        _settled(plan, names[there], _told(plan, seen, there, names[there], samples), device, notes)
-        for there in block.chosen
-    ], notes
+    found, few = [], []
+    for there in block.chosen:
+        name = names[there]
+        statistics = _told(plan, seen, there, name, samples)
+        if ".experts." in name and statistics.tokens < _width(plan, name):
+            few.append(statistics.tokens)
+        found.append(_settled(plan, name, statistics, device, notes))
+    if few:
+        notes.append(
+            f"{block.name}: {len(few)} matrices of experts saw fewer tokens than they have inputs, "
+            f"{min(few)} the fewest: more --calibration-samples would reach them"
+        )
+    return found, notes
+
+
+def _width(plan: PrunePlan, name: str) -> int:
+    return plan.stored[name].shape[plan.chosen[name]]
 
 
 def _settled(

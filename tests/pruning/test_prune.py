@@ -223,8 +223,8 @@ def test_out_names_the_folder(jdna, bert, tmp_path):
     assert "does not know" in jdna(*stranger, code=2).err
 
 
-def test_fused_experts_are_refused_rather_than_left_dense(tokenizer, tmp_path):
-    config = transformers.MixtralConfig(
+def test_experts_that_are_fused_in_the_files_are_refused(tokenizer, tmp_path):
+    config = transformers.GraniteMoeConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
     )  # fmt: skip
