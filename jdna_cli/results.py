@@ -30,6 +30,15 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Need:
+    """Bytes that something takes, and where: memory, the GPU, or the disk."""
+
+    what: str
+    bytes: int
+    where: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One number. `step` is None for a result of the run, else the point of a training curve."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jdna_cli.console import place, say, tell
 from jdna_cli.reports.query import short
-from jdna_cli.results import LayerSparsity, Outcome, Planned
+from jdna_cli.results import LayerSparsity, Need, Outcome, Planned
 from jdna_cli.runs.recording import RecordedRun
 from jdna_cli.store.tables import Run
 
@@ -145,18 +146,37 @@ def _size(run: Run, outcome: Outcome) -> str:
     return f"{how} stored like any value: as large as before; packed: {compact}"
 
 
-def show_plan(planned: list[Planned], json_asked: bool) -> None:
-    """Print which tensors a pruning would touch, and why not the others."""
+def show_memory(needs: list[Need], json_asked: bool) -> None:
+    """Print what memory a request would take, and where."""
+    if json_asked:
+        print(json.dumps({"memory": [asdict(need) for need in needs]}))
+        return
+    for need in needs:
+        tell(f"{_gigabytes(need.bytes)}  {need.where}: {need.what}")
+    places = dict.fromkeys(need.where for need in needs)
+    totals = {where: sum(n.bytes for n in needs if n.where == where) for where in places}
+    tell("in all: " + ", ".join(f"{_gigabytes(size)} of {where}".strip()
+                                for where, size in totals.items()))  # fmt: skip
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e7 else f"{size / 1e6:,.1f} MB"
+
+
+def show_plan(planned: list[Planned], needs: list[Need], json_asked: bool) -> None:
+    """Print which tensors a pruning would touch, why not the others, and what memory it takes."""
     chosen = [tensor for tensor in planned if tensor.reason is None]
     count = sum(math.prod(tensor.shape) for tensor in chosen)
     if json_asked:
         rows = [{"name": t.name, "shape": list(t.shape), "reason": t.reason} for t in planned]
-        print(json.dumps({"prunable": count, "tensors": rows}))
+        memory = [asdict(need) for need in needs]
+        print(json.dumps({"prunable": count, "tensors": rows, "memory": memory}))
         return
     for tensor in planned:
         what = "prunable" if tensor.reason is None else f"no: {tensor.reason}"
         tell(f"{tensor.name} {list(tensor.shape)}  {what}")
     tell(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
+    show_memory(needs, json_asked=False)
 
 
 def title(run: Run) -> str:

@@ -81,12 +81,15 @@ MEMORY_SHARE = 0.25  # of a GPU, for the activations of a batch
 def tokens_at_once(device: torch.device, config: Any) -> int:
     """Tokens of a batch that is measured: the same on every machine of a kind.
 
-    On a GPU by its whole memory, not by what is free just now; a token takes its logits in float32
-    three times over, and some forty numbers per hidden dimension.
+    On a GPU by its whole memory, not by what is free just now.
     """
     if device.type != "cuda":
         return CPU_TOKENS
-    config = getattr(config, "text_config", config)
-    sizes = 12 * getattr(config, "vocab_size", 0), 160 * getattr(config, "hidden_size", 1024)
     memory = torch.cuda.get_device_properties(device).total_memory
-    return min(GPU_TOKENS, max(512, int(MEMORY_SHARE * memory) // sum(sizes)))
+    return min(GPU_TOKENS, max(512, int(MEMORY_SHARE * memory) // bytes_of_token(config)))
+
+
+def bytes_of_token(config: Any) -> int:
+    """What a token takes while it is measured: its logits thrice, some numbers per dimension."""
+    config = getattr(config, "text_config", config)
+    return int(12 * getattr(config, "vocab_size", 0) + 160 * getattr(config, "hidden_size", 1024))

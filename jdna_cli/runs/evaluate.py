@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jdna_cli import specs
+from jdna_cli.results import Need
 from jdna_cli.runs import conditions, precision, rules
 from jdna_cli.runs.model_lookup import Located, locate
 from jdna_cli.runs.recording import (
@@ -95,6 +96,19 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> EvalRequest:
 def evaluate(workspace: OpenWorkspace, values: Mapping[str, Any]) -> RecordedRun:
     """Measure a model on one split of a task."""
     return run(resolve(workspace, values))
+
+
+def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
+    """What memory a measurement would take, after all its checks; nothing is recorded.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    from jdna_cli.pipelines import memory
+
+    request = resolve(workspace, values)
+    request.prepare()
+    return memory.of_measuring(request.spec, request.located.source)
 
 
 def _eval_recipe(

@@ -8,6 +8,7 @@ from typing import Any
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
+from jdna_cli.results import Need
 from jdna_cli.runs import conditions, precision, prune, rules
 from jdna_cli.runs.model_lookup import PRUNED, Located, locate, written_by
 from jdna_cli.runs.recording import Execution, OpenWorkspace, RecordedRun, Request, run
@@ -152,6 +153,20 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> FinetuneRequ
 def finetune(workspace: OpenWorkspace, values: Mapping[str, Any]) -> RecordedRun:
     """Fine-tune a model; where the request prunes, the pruning is a run of its own before it."""
     return run(resolve(workspace, values))
+
+
+def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
+    """What memory a fine-tuning would take, after all its checks; nothing is pruned or recorded.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    from jdna_cli.pipelines import checks, memory
+
+    request = resolve(workspace, values)
+    source = request.located.source
+    checks.check_finetune(request.spec, request.task, source, workspace.data_dir)
+    return memory.of_finetuning(request.spec, source)
 
 
 def _with_pruning(

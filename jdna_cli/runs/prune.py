@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
-from jdna_cli.results import Planned
+from jdna_cli.results import Need, Planned
 from jdna_cli.runs.model_lookup import Located, locate
 from jdna_cli.runs.recording import (
     Execution,
@@ -129,6 +129,19 @@ def plan(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Planned]:
 
     spec = spec_of(PruneSpec, values)
     return prune.plan_prune(spec, locate(workspace, spec.model).source, workspace.data_dir)
+
+
+def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
+    """What memory a pruning would take; nothing is recorded.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    from jdna_cli.pipelines import memory, prune
+
+    spec = spec_of(PruneSpec, values)
+    source = locate(workspace, spec.model).source
+    return memory.of_pruning(prune.check_prune(spec, source, workspace.data_dir))
 
 
 def step(columns: Mapping[str, Any]) -> str:

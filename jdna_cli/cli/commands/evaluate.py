@@ -36,6 +36,7 @@ def evaluate(
     time: measuring.Time = False,
     kernels: measuring.Kernels = "dense",
     batch_size: measuring.EvalBatchSizeOrAuto = _FIELDS["batch_size"].default,
+    dry_run: common.MemoryOnly = False,
     data_dir: common.DataDir = None,
     home: common.Home = common.DEFAULT_HOME,
     db: common.Db = None,
@@ -54,9 +55,14 @@ def evaluate(
 
     if (task is None) == (harness is None):
         raise RequestError("give either --task TASK or --harness NAMES")
+    if harness is not None and dry_run:
+        raise RequestError("--dry-run: the harness does not say what it takes")
     if harness is not None:
         _refuse_settings_of_tasks(context)
     with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
+        if dry_run and harness is None:
+            run_output.show_memory(tasks.memory(workspace, given(context, EvalSpec)), as_json)
+            return
         if harness is None:
             done = tasks.evaluate(workspace, given(context, EvalSpec))
         else:

@@ -61,6 +61,7 @@ def finetune(
     dynamics: recipe.Dynamics = False,
     dynamics_every: recipe.DynamicsEvery = _FIELDS["dynamics_every"].default,
     resume: recipe.Resume = False,
+    dry_run: common.MemoryOnly = False,
     data_dir: common.DataDir = None,
     home: common.Home = common.DEFAULT_HOME,
     db: common.Db = None,
@@ -82,7 +83,10 @@ def finetune(
         with open_workspace(
             home, db, data_dir, force, resume, allow_pickle, several=True
         ) as workspace:
-            run_output.show(finetune.finetune(workspace, values), as_json)
+            if dry_run:
+                run_output.show_memory(finetune.memory(workspace, values), as_json)
+            else:
+                run_output.show(finetune.finetune(workspace, values), as_json)
 
     processes.check(may_be_several=True)
     if processes.size() == 1:

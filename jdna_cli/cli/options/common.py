@@ -49,7 +49,15 @@ TaskOrNone = Annotated[
 Plot = Annotated[Path | None, typer.Option(help="Draw a plot into this file: .png, .svg, or .pdf.")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Say which tensors would be pruned and why others not; stop."),
+    typer.Option(
+        "--dry-run",
+        help="Check all, say which tensors would be pruned and why others not, and what memory "
+        "it takes; stop.",
+    ),
+]
+MemoryOnly = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check all, say what memory it takes and where; stop."),
 ]
 Out = Annotated[
     Path | None,
