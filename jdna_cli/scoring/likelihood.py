@@ -39,11 +39,19 @@ class Likelihood(PromptedScorer):
             sizes = [max(1, len(target)) for target in item.targets]
             per = [x / size for x, size in zip(found, sizes, strict=True)]
             best = found.index(max(found))
-            normed += per.index(max(per)) == item.right
+            normed_right = per.index(max(per)) == item.right
+            normed += normed_right
             ties += found.count(found[best]) > 1
             total -= found[item.right]
             count += len(encoded.right(i).target)
-            rows.append({"label": item.right, "prediction": best, "outputs": found})
+            rows.append(
+                {
+                    "label": item.right,
+                    "prediction": best,
+                    "outputs": found,
+                    "accuracy_norm": float(normed_right),
+                }
+            )
         n = len(rows)
         scores = {
             "accuracy": sum(row["label"] == row["prediction"] for row in rows) / n,

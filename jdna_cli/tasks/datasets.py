@@ -55,7 +55,7 @@ def folder(task: Task, data_dir: Path | None) -> Path | None:
     """The folder of the task's files: its own, or the one below `data_dir`, if there is one."""
     if isinstance(task.source, FileSource):
         return task.source.folder
-    found = data_dir / task.name if data_dir else None
+    found = data_dir / (task.folder or task.name) if data_dir else None
     return found if found and found.is_dir() else None
 
 

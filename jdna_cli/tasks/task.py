@@ -114,6 +114,8 @@ class Task(BaseModel):
     metrics: tuple[str, ...] = Field(min_length=1)
     chance: float | None = Field(default=None, ge=0, lt=1)
     human: HumanScore | None = None
+    # Of its files below --data-dir, where it shares those of another task.
+    folder: str | None = Field(default=None, pattern=r"^[\w.-]+$")
     # Without a source of its own, a task is read from --data-dir alone.
     source: HubSource | FileSource | GeneratedSource | None = None
     evaluation_splits: tuple[str, ...] = Field(default=("validation",), min_length=1)
