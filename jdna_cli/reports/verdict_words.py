@@ -36,7 +36,11 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
     }
     total = len(comparisons)
     of = f"{total} comparison{'' if total == 1 else 's'}"
-    if counts[BORNE] and not counts[AGAINST]:
+    if 0 < counts[BORNE] < total and not counts[AGAINST]:
+        head = "The hypothesis is borne out in part: drops grow with difficulty where it is decided"
+    elif 0 < counts[AGAINST] < total and not counts[BORNE]:
+        head = "The hypothesis is contradicted in part: drops shrink where it is decided"
+    elif counts[BORNE] and not counts[AGAINST]:
         head = "The hypothesis is borne out: drops grow with difficulty"
     elif counts[AGAINST] and not counts[BORNE]:
         head = "The hypothesis is contradicted: drops shrink as difficulty grows"

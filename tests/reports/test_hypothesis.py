@@ -11,6 +11,7 @@ from benchmarks import simulated
 from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import cells as reports_cells
 from jdna_cli.reports import difficulty_trends, hypothesis, verdict_words
+from jdna_cli.reports.catalogue import verdict
 from jdna_cli.reports.query import Filters, source_of
 
 TIMES = 100
@@ -228,3 +229,17 @@ def test_a_stated_test_that_cannot_be_made_is_refused(jdna, tmp_path):
     file.write_text('title = "own"\n' + text.format("weather"))
     error = jdna("sweep", file, "--dry-run", code=2).err
     assert "line 2: test: Value error, not 'weather': difficulty, options" in error
+
+
+def test_a_level_that_one_line_alone_has_stands_at_its_own_place(tmp_path):
+    rows = []
+    for options in (2, 3, 4):
+        own = {"model": "m", "task": "t", "options": options, "recipe": str(options)}
+        rows += [simulated.dense(**own, score=0.9), {**own, "sparsity": 0.5, "score": 0.8}]
+    rows.append({**own, "sparsity": 0.7, "score": 0.5})  # of four options alone
+    home = simulated.record(tmp_path / "home", rows)
+    found = verdict.figure(verdict.rows(source_of(f"sqlite:///{home}/jdna.db", home)))
+    (panel,) = (panel for panel in found.panels if panel.ticks)
+    places = {line.label: line.x for line in panel.lines}
+    assert places == {"50%": (0.0, 1.0, 2.0), "70%": (2.0,)}
+    assert dict(panel.ticks)[2.0] == "4 options"

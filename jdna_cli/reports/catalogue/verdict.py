@@ -89,8 +89,12 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         f"examples. p: {_p_in_words(found[0])} Violations: pairs of which the harder one dropped "
         "less. Interaction: correlation of difficulty and the slope of drop over sparsity.",
     )
-    answer = Section(verdict_words.sentence(found), columns, table, notes, fixed=2)
-    return [answer, *(_each(one) for one in found)]
+    untested = [
+        f"Not tested: {one.title}: {'; '.join(one.missing)}." for one in found if not one.lines
+    ]
+    told = (*notes, *untested)
+    answer = Section(verdict_words.sentence(found), columns, table, told, fixed=2)
+    return [answer, *(_each(one) for one in found if one.lines)]
 
 
 def _direction(comparison: Comparison) -> str:
@@ -163,8 +167,10 @@ def figure(rows: Sequence[Row]) -> Figure:
             )
             if own:
                 # Within a task levels have an order, and no distance.
+                places = {id(line): float(i) for i, line in enumerate(
+                    sorted(one.lines, key=lambda line: line.order))}  # fmt: skip
                 ranks = one.axis != "difficulty"
-                x = tuple(float(i) if ranks else 100 * line.order for i, line in enumerate(own))
+                x = tuple(places[id(line)] if ranks else 100 * line.order for line in own)
                 y = tuple(100 * line.mean(level) for line in own)
                 lines.append(Line(one.names[level], x, y, (None,) * len(x)))
         ticks: tuple[tuple[float, str], ...] = ()
