@@ -107,7 +107,7 @@ def test_the_two_agree_example_by_example(jdna, families, questions, tmp_path, n
         ("llama", ("--harness", "arc_easy", "--options", 2), "--options: the harness has no such"),
         ("llama", ("--harness", "arc_easy", "--task", "rte"), "give either --task TASK or"),
         ("llama", (), "give either --task TASK or --harness NAMES"),
-        ("llama", ("--task", "rte", "--limit", 2), "--limit: goes with --harness alone"),
+        ("llama", ("--harness", "arc_easy", "--dry-run"), "--dry-run: the harness does not say"),
     ],
 )
 def test_a_wrong_request_is_one_line(jdna, families, family, args, message):
