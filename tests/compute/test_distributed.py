@@ -85,7 +85,7 @@ RECIPE = ("--task", "living", "--epochs", 2, "--lr", 1e-3, "--max-train-samples"
           "--batch-size", 8, "--max-length", 32, "--max-grad-norm", 1.0)  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_give_the_weights_of_one(jdna, still):
     # Whole models in the one regime, divided ones in the other; rounds and ties are tested below.
     for regime, one, two, sharded in (("sparse", 2, 3, False), ("dense-frozen", 4, 5, True)):

@@ -48,6 +48,10 @@ KINDS_OF = {
 }
 
 
+# By `make test-all`: one of those that write is tried by each form of model in any case.
+LONGEST = {("bart", "translation"), ("t5", "question-answering"), ("qwen", "translation")}
+
+
 def test_each_kind_is_tried_on_each_form_of_model():
     tried = {(kind, toys.form(family)) for family, kinds in KINDS_OF.items() for kind in kinds}
     assert set(KINDS_OF) == set(toys.FAMILIES)
@@ -56,8 +60,12 @@ def test_each_kind_is_tried_on_each_form_of_model():
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [(family, kind) for family, kinds in KINDS_OF.items() for kind in kinds],
-)  # fmt: skip
+    [
+        pytest.param(family, kind, marks=pytest.mark.long if (family, kind) in LONGEST else ())
+        for family, kinds in KINDS_OF.items()
+        for kind in kinds
+    ],
+)
 def test_a_cell_from_pruning_to_the_report(jdna, families, toy_data, family, kind):
     task = lookup.get(toys.KINDS[kind])
     where = ("--task", task.name, "--data-dir", toy_data)
