@@ -113,7 +113,9 @@ def test_the_two_agree_example_by_example(jdna, families, questions, tmp_path, n
 def test_a_wrong_request_is_one_line(jdna, families, family, args, message):
     result = jdna("eval", families(family), *args, code=2)
     assert message in result.err
-    assert len(result.err.strip().splitlines()) == 1
+    # On a slow machine it is said what is waited for.
+    lines = [x for x in result.err.strip().splitlines() if not x.endswith("…")]
+    assert len(lines) == 1
 
 
 def compared(jdna, model, ours, theirs, name):
