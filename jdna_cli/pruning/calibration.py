@@ -272,7 +272,11 @@ class Activations:
         found, tokens = self._sums.pop(seen), self._tokens[seen]
         if tokens == 0:
             # An expert that no token was routed to: nothing is known of its inputs, all are alike.
-            found = torch.eye(len(found)) if self._products else torch.ones_like(found)
+            found = (
+                torch.eye(len(found), device=found.device)
+                if self._products
+                else torch.ones_like(found)
+            )
         return Statistics(
             name,
             input_dim,

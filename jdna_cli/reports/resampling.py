@@ -87,10 +87,9 @@ def together(lines: Sequence[Sequence[Row]], answers: Answers) -> tuple[Floats, 
     if len(known) < len(tables) or len(names) < 2:
         return None
     scores = np.array([[table[name] for table in known] for name in names])
-    count, generator = len(names), np.random.default_rng(statistics.SEED)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=TOGETHER)
-    means = (drawn @ scores / count).reshape(TOGETHER, len(lines), -1)
-    return _drops_of_means(means, lines[0][0]["metric"]), count
+    means = _means(scores, TOGETHER, np.random.default_rng(statistics.SEED))
+    drops = _drops_of_means(means.reshape(TOGETHER, len(lines), -1), lines[0][0]["metric"])
+    return drops, len(names)
 
 
 def _drops_of_means(means: Floats, metric: str) -> Floats:
@@ -117,10 +116,15 @@ def _answers(
 
 def _drops(answers: Floats, metric: str, times: int, generator: np.random.Generator) -> Floats:
     """Drops at each level on examples drawn with replacement, (times, levels)."""
+    return _drops_of_means(_means(answers, times, generator), metric)
+
+
+def _means(answers: Floats, times: int, generator: np.random.Generator) -> Floats:
+    """Means over examples drawn with replacement, (times, columns), of (examples, columns)."""
     count = len(answers)
     means = np.empty((times, answers.shape[1]))
     for start in range(0, times, CHUNK):
         size = min(CHUNK, times - start)
         drawn = generator.multinomial(count, np.full(count, 1 / count), size=size)
         means[start : start + size] = drawn @ answers / count
-    return _drops_of_means(means, metric)
+    return means

@@ -60,7 +60,7 @@ def evaluate(
     if harness is not None:
         _refuse_settings_of_tasks(context)
     with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
-        if dry_run and harness is None:
+        if dry_run:
             run_output.show_memory(tasks.memory(workspace, given(context, EvalSpec)), as_json)
             return
         if harness is None:

@@ -69,8 +69,8 @@ def _with_words(text: str, panel: Panel, prefix: str) -> str:
             if y is None:
                 continue
             at = names.get(x, f"{x:g}")
-            told = f"{line.label}, {at}: {y:.4g}" + (f" ± {spread:.2g}" if spread else "")
-            words = html.escape(told.replace("-", "−"))
+            height = f"{y:.4g}".replace("-", "−") + (f" ± {spread:.2g}" if spread else "")
+            words = html.escape(f"{line.label}, {at}: {height}")
             text = text.replace(
                 f'<g id="{prefix}-point-{i}-{j}">',
                 f'<g id="{prefix}-point-{i}-{j}" class="point" tabindex="0" role="img" '
