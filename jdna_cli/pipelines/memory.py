@@ -41,17 +41,17 @@ def _text_config(source: ModelSource) -> Any:
 def of_pruning(plan: PrunePlan) -> list[Need]:
     """Of a pruning: tensor by tensor, or block by block with its calibration."""
     stored = plan.stored.values()
-    written = sum(e.numel * e.bytes_each for e in stored)
+    count, written = sum(e.numel for e in stored), sum(e.numel * e.bytes_each for e in stored)
     needs = [Need("the pruned model", written, DISK)]
     largest = max(plan.stored[name].numel for name in plan.chosen)
     if not (plan.blockwise or plan.criterion.calibrated):
         return [Need("one tensor at a time, with its scores", 12 * largest, MEMORY), *needs]
     gpu = _device() == "GPU"
-    weights = written if gpu else 4 * sum(e.numel for e in stored)
+    weights = written if gpu else 4 * count
     spec, config = plan.spec, _text_config(plan.source)
     layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
     tokens = spec.calibration_samples * spec.calibration_length
-    between = tokens * int(getattr(config, "hidden_size", 0)) * (weights // max(1, _count(plan)))
+    between = tokens * int(getattr(config, "hidden_size", 0)) * (weights // count)
     found = [Need("the model", weights, MEMORY)]
     if plan.gradients:
         found += [Need("its gradients, and their sums", 2 * weights, _device())]
@@ -67,10 +67,6 @@ def of_pruning(plan: PrunePlan) -> list[Need]:
     found.append(Need(f"samples between blocks, {tokens:,} tokens", between, _device()))
     kept = sum(plan.stored[name].numel * plan.stored[name].bytes_each for name in plan.chosen)
     return [*found, *needs, Need("finished blocks, until the run is done", kept, DISK)]
-
-
-def _count(plan: PrunePlan) -> int:
-    return sum(entry.numel for entry in plan.stored.values())
 
 
 def of_measuring(spec: EvalSpec, source: ModelSource) -> list[Need]:

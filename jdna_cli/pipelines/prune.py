@@ -42,10 +42,9 @@ def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> 
     return found
 
 
-def plan_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> list[Planned]:
+def planned(found: PrunePlan) -> list[Planned]:
     """Every tensor of the model's file, and why those that would not be pruned would not."""
-    found = check_prune(spec, source, data_dir)
-    reasons = prunable.reasons(source.folder, list(found.stored))
+    reasons = prunable.reasons(found.source.folder, list(found.stored))
     asked = "left out by --include or --exclude"
     return [
         Planned(name, entry.shape, None if name in found.chosen else reasons[name] or asked)

@@ -123,16 +123,8 @@ def prune(
     return run(resolve(workspace, values, out))
 
 
-def plan(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Planned]:
-    """What a pruning would touch, from names and shapes alone; nothing is recorded."""
-    from jdna_cli.pipelines import prune
-
-    spec = spec_of(PruneSpec, values)
-    return prune.plan_prune(spec, locate(workspace, spec.model).source, workspace.data_dir)
-
-
-def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
-    """What memory a pruning would take; nothing is recorded.
+def plan(workspace: OpenWorkspace, values: Mapping[str, Any]) -> tuple[list[Planned], list[Need]]:
+    """What a pruning would touch, and what memory it would take; nothing is recorded.
 
     Raises:
         RequestError: the request is wrong.
@@ -140,8 +132,8 @@ def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
     from jdna_cli.pipelines import memory, prune
 
     spec = spec_of(PruneSpec, values)
-    source = locate(workspace, spec.model).source
-    return memory.of_pruning(prune.check_prune(spec, source, workspace.data_dir))
+    found = prune.check_prune(spec, locate(workspace, spec.model).source, workspace.data_dir)
+    return prune.planned(found), memory.of_pruning(found)
 
 
 def step(columns: Mapping[str, Any]) -> str:

@@ -49,7 +49,6 @@ def prune(
     values = given(context, PruneSpec)
     with open_workspace(home, db, data_dir, force, resume, allow_pickle) as workspace:
         if dry_run:
-            needs = prune.memory(workspace, values)
-            run_output.show_plan(prune.plan(workspace, values), needs, as_json)
+            run_output.show_plan(*prune.plan(workspace, values), as_json)
         else:
             run_output.show(prune.prune(workspace, values, out), as_json)
