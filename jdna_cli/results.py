@@ -22,11 +22,16 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class Planned:
-    """One tensor of a model's file; `reason` says why it is not prunable, None where it is."""
+    """One tensor of a model's file.
+
+    `reason` says why it is not prunable, None where it is; `loss` what it is to lose, in words,
+    None where that is known only when scores compete.
+    """
 
     name: str
     shape: tuple[int, ...]
     reason: str | None
+    loss: str | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Spec(BaseModel):
 class PruningRequest(Spec):
     """What both commands that take weights away, or bits of them, can be asked."""
 
-    named: ClassVar[frozenset[str]] = frozenset({"model", "calibration"})
+    named: ClassVar[frozenset[str]] = frozenset({"model", "calibration", "allocation"})
 
     model: str
     sparsity: float | None = Field(None, ge=0, lt=1)
@@ -85,6 +85,7 @@ class PruningRequest(Spec):
     quantize: int | None = Field(None, ge=2, le=8)
     criterion: str = "magnitude"
     scope: Scope = "global"
+    allocation: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     granularity: Granularity = "channel"
@@ -121,6 +122,8 @@ class PruningRequest(Spec):
                     raise ValueError(f"--{name.replace('_', '-')}: goes with --quantize alone")
         elif self.criterion != "magnitude":
             raise ValueError("--criterion: --quantize rounds every weight, it chooses none")
+        if self.allocation is not None and self.sparsity is None and self.pattern is None:
+            raise ValueError("--allocation: goes with --sparsity S or --pattern N:M")
         if self.group_size is not None and self.granularity == "tensor":
             raise ValueError("--group-size: groups divide a channel, leave --granularity out")
         return self

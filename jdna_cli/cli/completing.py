@@ -46,6 +46,13 @@ def criteria(incomplete: str) -> Found:
     return _beginning(incomplete, ((name, "") for name in registry.members(known)))
 
 
+def allocations(incomplete: str) -> Found:
+    """Ways of saying how much each tensor loses."""
+    from jdna_cli.sparsity import allocation
+
+    return _beginning(incomplete, ((name, "") for name in allocation.NAMES))
+
+
 def regimes(incomplete: str) -> Found:
     """Names of transfer regimes."""
     from typing import get_args

@@ -29,6 +29,7 @@ _COLUMNS = (
     "criterion",
     "pattern",
     "scope",
+    "allocation",
     "prunable",
     "sparsity",
     "sparsity_reached",
@@ -168,13 +169,13 @@ def show_plan(planned: list[Planned], needs: list[Need], json_asked: bool) -> No
     chosen = [tensor for tensor in planned if tensor.reason is None]
     count = sum(math.prod(tensor.shape) for tensor in chosen)
     if json_asked:
-        rows = [{"name": t.name, "shape": list(t.shape), "reason": t.reason} for t in planned]
+        rows = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in planned]
         memory = [asdict(need) for need in needs]
         print(json.dumps({"prunable": count, "tensors": rows, "memory": memory}))
         return
     for tensor in planned:
-        what = "prunable" if tensor.reason is None else f"no: {tensor.reason}"
-        tell(f"{tensor.name} {list(tensor.shape)}  {what}")
+        what = f"prunable {tensor.loss or ''}" if tensor.reason is None else f"no: {tensor.reason}"
+        tell(f"{tensor.name} {list(tensor.shape)}  {what}".rstrip())
     tell(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
     show_memory(needs, json_asked=False)
 
@@ -191,8 +192,8 @@ def title(run: Run) -> str:
         parts.append(f"on {run.task}")
     if run.pattern:
         amount = f"{run.sparsity:.0%}" if run.pattern == "unstructured" else run.pattern
-        scope = f" {run.scope}" if run.scope else ""
-        parts.append(f"at {amount} ({run.criterion}{scope})")
+        how = [run.criterion, run.scope, run.allocation]
+        parts.append(f"at {amount} ({' '.join(word for word in how if word)})")
     if run.quantization:
         parts.append(f"to {run.quantization}")
     if run.regime and run.kind == "finetune":

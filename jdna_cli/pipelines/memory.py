@@ -44,7 +44,7 @@ def of_pruning(plan: PrunePlan) -> list[Need]:
     count, written = sum(e.numel for e in stored), sum(e.numel * e.bytes_each for e in stored)
     needs = [Need("the pruned model", written, DISK)]
     largest = max(plan.stored[name].numel for name in plan.chosen)
-    if not (plan.blockwise or plan.criterion.calibrated):
+    if not plan.calibrated:
         return [Need("one tensor at a time, with its scores", 12 * largest, MEMORY), *needs]
     gpu = _device() == "GPU"
     weights = written if gpu else 4 * count

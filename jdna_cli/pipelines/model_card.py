@@ -83,6 +83,8 @@ def _done(
     if spec.pattern or spec.sparsity:
         scope = "within each group" if spec.pattern else f"scope {spec.scope}"
         lines.append(f"- Weights chosen by {spec.criterion} ({scope}).")
+    if spec.allocation:
+        lines.append(f"- Sparsity of each tensor by {Path(spec.allocation).name}.")
     if spec.calibration:
         lines.append(f"- Calibrated on {Path(spec.calibration).name}.")
     if outcome.layers:

@@ -19,12 +19,15 @@ from jdna_cli.pruning.plan import PrunePlan, plan_of
 from jdna_cli.results import LayerSparsity, Outcome, Planned
 from jdna_cli.run_context import RunContext
 from jdna_cli.sparsity import (
+    allocation,
     masks,
     packing,
     quantization,
     safetensors_io,
 )
 from jdna_cli.specs import ModelSource, PruneSpec
+
+ALLOCATION = "allocation.toml"
 
 
 def check_prune(spec: PruneSpec, source: ModelSource, data_dir: Path | None) -> PrunePlan:
@@ -47,7 +50,12 @@ def planned(found: PrunePlan) -> list[Planned]:
     reasons = prunable.reasons(found.source.folder, list(found.stored))
     asked = "left out by --include or --exclude"
     return [
-        Planned(name, entry.shape, None if name in found.chosen else reasons[name] or asked)
+        Planned(
+            name,
+            entry.shape,
+            None if name in found.chosen else reasons[name] or asked,
+            found.targets[name].words if name in found.targets else None,
+        )
         for name, entry in sorted(found.stored.items())
     ]
 
@@ -60,6 +68,10 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
     context.phase("reading")
     found = check_prune(spec, source, context.data_dir)
     require_space(context.folder, model_files.size(found.files))
+    if found.by_outliers:
+        from jdna_cli.pruning import blockwise
+
+        found = blockwise.with_targets_of_outliers(found, context)
     # What an earlier pruning took away stays away, wherever this one looks.
     earlier = {} if source.mask is None or spec.quantize else masks.load(source.mask)
     layers: dict[str, LayerSparsity] = {}
@@ -87,16 +99,18 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
             for name, mask in earlier.items():
                 masks.add(beside, name, mask)
         model_files.copy_companions(source.folder, target)
-        computed = found.blockwise or found.criterion.calibrated
         outcome = Outcome(
             measurements=folder.sizes(),
             layers=tuple(layers[name] for name in found.chosen),
             bits=spec.quantize or 8 * min(found.stored[n].bytes_each for n in found.chosen),
             bits_per_weight=packed_bits / sum(x.total for x in layers.values()),
-            device=devices.name(devices.accelerator("no").device) if computed else "cpu",
+            device=devices.name(devices.accelerator("no").device) if found.calibrated else "cpu",
             remark="; ".join(notes) or None,
             notes=tuple(notes),
         )
+        if spec.allocation is not None:
+            head = f"allocation {Path(spec.allocation).name}: what each tensor lost"
+            (target / ALLOCATION).write_text(allocation.write(found.targets, head))
         write_records(target, spec, outcome)
         model_card.write(target, spec, outcome, source, None)
     return outcome

@@ -22,28 +22,37 @@ from jdna_cli.pruning.block_walk import Block, BlockTurn, BlockWalker, find
 from jdna_cli.pruning.calibration import Activations, Samples
 from jdna_cli.pruning.changes import Change, score_of
 from jdna_cli.pruning.finished_blocks import FinishedBlocks
-from jdna_cli.pruning.plan import PrunePlan
+from jdna_cli.pruning.plan import PrunePlan, allotted
 from jdna_cli.run_context import RunContext
-from jdna_cli.sparsity import compensation, masks, patterns, quantization, safetensors_io
-from jdna_cli.sparsity.compensation import Target
-from jdna_cli.sparsity.criteria import Statistics
-from jdna_cli.specs import parse_pattern
+from jdna_cli.sparsity import (
+    allocation,
+    compensation,
+    masks,
+    patterns,
+    quantization,
+    safetensors_io,
+)
+from jdna_cli.sparsity.criteria import Statistics, wanda
 
 LONG = 600.0  # seconds that are worth a word
 FEW_SAMPLES = 32  # what Wanda and SparseGPT lose little with
 
 
-def _loaded(plan: PrunePlan, context: RunContext) -> tuple[nn.Module, Samples, torch.device]:
-    """The model on the CPU, in evaluation mode, its samples, and the device to compute on."""
+def _loaded(plan: PrunePlan, context: RunContext) -> tuple[nn.Module, torch.device, Samples]:
+    """The model on the CPU, in evaluation mode, the device to compute on, and its samples."""
     samples = calibration.prepare(
         plan.spec, plan.source, context.data_dir, gradients=plan.gradients
     )
+    return (*_model_of(samples), samples)
+
+
+def _model_of(samples: Samples) -> tuple[nn.Module, torch.device]:
     device = devices.accelerator("no").device
     # A large model is held in its files' own type, as the papers do; a CPU computes in float32.
     placing = Placing("float32" if device.type == "cpu" else "auto")
     model = samples.load(placing)
     model.eval()
-    return model, samples, device
+    return model, device
 
 
 def _parameters(plan: PrunePlan, model: nn.Module) -> dict[str, tuple[str, Tensor]]:
@@ -56,9 +65,45 @@ def _parameters(plan: PrunePlan, model: nn.Module) -> dict[str, tuple[str, Tenso
     return {name: (there, own[there]) for name, there in names.items()}
 
 
+def with_targets_of_outliers(plan: PrunePlan, context: RunContext) -> PrunePlan:
+    """The plan with what each tensor is to lose by OWL: all of a block alike, by its outliers.
+
+    Outliers are those of the model as it was, whatever becomes of it: Yin et al. 2024, section 3.2.
+    """
+    samples = calibration.prepare(plan.spec, plan.source, context.data_dir, gradients=False)
+    model, device = _model_of(samples)
+    names = {there: name for name, (there, _) in _parameters(plan, model).items()}
+    blocks = find(model, list(names))
+    outliers, sizes = [], []
+    for i, (block, step) in enumerate(
+        BlockWalker(model, blocks, samples.passes(model, device), device)
+    ):
+        seen = Activations(products=False)
+        step.observe(seen.see, keep=True)
+        scores = []
+        for there in block.chosen:
+            name = names[there]
+            known = _on_cpu(_told(plan, seen, there, name, samples))
+            weight = safetensors_io.read(plan.stored[name])
+            scores.append(wanda.score(weight, known).abs_().flatten())
+        mean = sum(float(x.double().sum()) for x in scores) / sum(x.numel() for x in scores)
+        above = sum(int((x > allocation.OUTLIER * mean).sum()) for x in scores)
+        sizes.append(sum(x.numel() for x in scores))
+        outliers.append(above / sizes[-1])
+        context.progress("outliers", i + 1, len(blocks), "")
+    of_block = allocation.owl(outliers, sizes, plan.sparsity)
+    shares = {
+        names[there]: share
+        for block, share in zip(blocks, of_block, strict=True)
+        for there in block.chosen
+    }
+    shapes = {name: plan.stored[name].shape for name in plan.chosen}
+    return replace(plan, targets=allotted(plan.spec, shapes, {n: shares[n] for n in shapes}))
+
+
 def gathered(plan: PrunePlan, context: RunContext) -> dict[str, Statistics]:
     """What the criterion is told of every chosen tensor, of the model as it is."""
-    model, samples, device = _loaded(plan, context)
+    model, device, samples = _loaded(plan, context)
     own = _parameters(plan, model)
     told = context.progress
     if plan.gradients:
@@ -93,7 +138,7 @@ def changes(plan: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[
         context: where data and finished blocks are, and who is told how far it is.
         notes: gets what was done otherwise than usual: a damping that had to be raised.
     """
-    model, samples, device = _loaded(plan, context)
+    model, device, samples = _loaded(plan, context)
     names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
     grid = None if plan.spec.quantize is None else plan.grid
@@ -173,26 +218,20 @@ def _settled(
     def turned(tensor: Tensor) -> Tensor:
         return tensor if input_dim == 1 else tensor.T.contiguous()
 
-    pattern = parse_pattern(spec.pattern) if spec.pattern else None
     if spec.quantize is not None:
         assert statistics.gram is not None
         factor = compensation.factor(statistics.gram, name)
         _note(notes, name, factor.damping)
         done = quantization.compensated(turned(weight).to(device), factor, plan.grid, name)
         return Change(name, turned(done.decoded()).cpu(), None, done)
+    target = plan.targets[name]
     if plan.criterion.prune_layer is not None:
-        target = Target(spec.sparsity, pattern or (0, 0))
         pruned = plan.criterion.prune_layer(turned(weight).to(device), statistics, target)
         _note(notes, name, pruned.damping)
         mask = masks.pack(turned(pruned.kept))
         return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
     score = score_of(plan.criterion, weight, _on_cpu(statistics))
-    scored = [patterns.Scored(name, score, input_dim)]
-    if pattern:
-        ((_, mask),) = patterns.n_of_m(lambda: scored, *pattern)
-    else:
-        assert spec.sparsity is not None
-        ((_, mask),) = patterns.unstructured(lambda: scored, spec.sparsity, spec.scope)
+    mask = patterns.alone(patterns.Scored(name, score, input_dim), target, spec.scope)
     masks.clear_(weight, mask)
     return Change(name, weight, mask)
 

@@ -23,7 +23,6 @@ from jdna_cli.sparsity import (
 )
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.sparsity.parallel import ahead
-from jdna_cli.specs import parse_pattern
 
 LARGE = 1 << 24  # weights; of a larger model parts alone are read to know about where the cutoff is
 STRETCH, STRETCHES = 64, 1 << 14
@@ -62,8 +61,8 @@ def masked(plan: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Chang
         masks.clear_(x.weight, mask)
         return Change(x.name, x.weight, mask)
 
-    if spec.pattern:
-        return patterns.each_n_of_m(source, *parse_pattern(spec.pattern), finish)
+    if plan.targets:
+        return patterns.each_alone(source, lambda x: plan.targets[x.name], spec.scope, finish)
     assert spec.sparsity is not None
     sample = _sample(plan, total) if plan.criterion.parts else None
     return patterns.each_unstructured(source, spec.sparsity, spec.scope, finish, total, sample)

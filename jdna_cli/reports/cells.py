@@ -23,7 +23,7 @@ CONDITION_COLUMNS = ("model", "task", "metric", "split", "data_fraction", "optio
                      "book", "context_words", "pairs", "mixture", "sample", "recipe")  # fmt: skip
 # What was taken from it, and how.
 PRUNING_COLUMNS = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits",
-                   "quantization", "calibration", "schedule", "teacher")  # fmt: skip
+                   "quantization", "calibration", "schedule", "teacher", "allocation")  # fmt: skip
 COLUMNS = (
     "model", "task", "metric", "split", "difficulty", "score", "dense_score", "mean_relative",
     "mean_relative_drop", "sd_relative_drop", "ci_low", "ci_high", "interval_over", "examples",
@@ -328,7 +328,8 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
     parts = [told["regime"]] if told["regime"] else []
     if told["criterion"]:
         scope = told["scope"]
-        parts.append(f"{told['criterion']}{f' {scope}' if scope else ''}")
+        how = [told["criterion"], scope, told["allocation"]]
+        parts.append(" ".join(word for word in how if word))
     if "pattern" not in without and kind_of(row) != "dense":
         parts.append(kind_of(row))
     words = {"+": "only ", "-": "without "}

@@ -18,8 +18,8 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 _PATTERNS = ("unstructured", "N:M", "dense")
 # What tells tables apart that compare something within one task.
-WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "prunable", "bits",
-                 "calibration", "schedule", "teacher")  # fmt: skip
+WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "allocation",
+                 "prunable", "bits", "calibration", "schedule", "teacher")  # fmt: skip
 INTERVAL = "± half the width of the 95 % interval over seeds (Student's t)"
 
 

@@ -27,7 +27,17 @@ from jdna_cli.reports.statistics import Trend
 ALPHA = 0.05
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
 MOST_TIMES = 100  # as many examples: more are not worth naming
-_GROUP = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule", "teacher")
+_GROUP = (
+    "model",
+    "regime",
+    "criterion",
+    "scope",
+    "allocation",
+    "prunable",
+    "calibration",
+    "schedule",
+    "teacher",
+)
 
 
 @dataclass(frozen=True)

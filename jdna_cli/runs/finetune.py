@@ -211,6 +211,11 @@ def _check_schedule(spec: FinetuneSpec, located: Located) -> None:
             "--schedule: iterative prunes a model while it trains: name one that is not pruned, "
             "with --sparsity S or --pattern N:M, and leave the regime sparse"
         )
+    if spec.allocation is not None:
+        raise RequestError(
+            f"--allocation: {spec.allocation} is of one pruning, before training: leave "
+            "--schedule iterative out, or let scores compete (--scope global, layer or row)"
+        )
     if criteria.load(spec.criterion).calibrated:
         raise RequestError(
             f"--schedule: {spec.criterion} is calibrated once, on the model as it was before "

@@ -43,6 +43,7 @@ PRUNED = (
     "criterion",
     "pattern",
     "scope",
+    "allocation",
     "prunable",
     "sparsity",
     "quantization",

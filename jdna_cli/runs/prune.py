@@ -18,7 +18,7 @@ from jdna_cli.runs.recording import (
     Request,
     run,
 )
-from jdna_cli.sparsity import criteria
+from jdna_cli.sparsity import allocation, criteria
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
 from jdna_cli.store.identity import has_weights, is_packed
 from jdna_cli.store.ledger import NewRun
@@ -35,8 +35,7 @@ def spec_of(kind: type[P], values: Mapping[str, Any]) -> P:
     """
     asked = dict(values)
     criterion = criteria.load(asked.get("criterion") or "magnitude")
-    if asked.get("scope") is None:
-        asked["scope"] = criterion.scope if asked.get("sparsity") is not None else "global"
+    asked |= _of_allocation(asked, criterion)
     if asked.get("sparsity") is not None and asked["scope"] == "global":
         # Scores that compete over the whole model are all known before anything goes.
         asked["sequential"] = True
@@ -51,6 +50,33 @@ def spec_of(kind: type[P], values: Mapping[str, Any]) -> P:
     return spec
 
 
+def _of_allocation(asked: Mapping[str, Any], criterion: criteria.Criterion) -> dict[str, Any]:
+    """Scope and allocation: what is so without an allocation is asked for without one.
+
+    Raises:
+        RequestError: scores cannot compete as they say.
+    """
+    named, scope = asked.get("allocation"), asked.get("scope")
+    unstructured = asked.get("sparsity") is not None
+    within = criterion.scope if criterion.scope != "global" else "layer"
+    if named == allocation.GLOBAL:
+        if not unstructured:
+            raise RequestError(
+                "--allocation: global lets scores compete over the whole model, and N:M is within "
+                "groups: give uniform, erk, owl, or a file"
+            )
+        if scope not in (None, "global"):
+            raise RequestError(f"--allocation: global, but --scope {scope}: give one of them")
+        return {"scope": "global", "allocation": None}
+    if named is None:
+        return {"scope": scope or (criterion.scope if unstructured else "global")}
+    if named == allocation.UNIFORM:
+        if unstructured and scope == "global":
+            raise RequestError("--allocation: uniform, but --scope global: give one of them")
+        return {"scope": scope or (within if unstructured else "global"), "allocation": None}
+    return {"scope": scope or (within if unstructured else "global")}
+
+
 def identities(
     workspace: OpenWorkspace, spec: PruneSpec | FinetuneSpec, model: ModelSource
 ) -> dict[str, str]:
@@ -58,6 +84,10 @@ def identities(
     identities = {"model": model.identity}
     if (criterion := criteria.identity(spec.criterion)) is not None:
         identities["criterion"] = criterion
+    if spec.allocation is not None:
+        identities["allocation"] = spec.allocation
+        if allocation.is_file(spec.allocation):
+            identities["allocation"] = allocation.read(spec.allocation).identity
     if spec.calibration is not None:
         from jdna_cli.tasks import calibration
 
@@ -143,7 +173,7 @@ def step(columns: Mapping[str, Any]) -> str:
         plain = columns["pattern"] == "unstructured"
         amount = f"{columns['sparsity']:.4g}" if plain else columns["pattern"]
         words = [amount, columns.get("criterion"), columns.get("scope")]
-    words += [columns.get("calibration"), columns.get("prunable")]
+    words += [columns.get(name) for name in ("allocation", "calibration", "prunable")]
     return " ".join(str(word) for word in words if word)
 
 
@@ -159,6 +189,10 @@ def columns(spec: PruneSpec | FinetuneSpec, base: Located) -> dict[str, Any]:
         length = f"{spec.calibration_samples} × {spec.calibration_length}"
         dense = "" if spec.sequential else ", not sequential"
         found["calibration"] = f"{name}, {length}{dense}"
+    if spec.allocation is not None:
+        found["allocation"] = spec.allocation
+        if allocation.is_file(spec.allocation):
+            found["allocation"] = allocation.read(spec.allocation).label
     if spec.calibration is not None or criterion.needs == "seed":
         found["pruning_seed"] = spec.pruning_seed
     if spec.quantize is not None:

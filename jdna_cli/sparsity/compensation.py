@@ -24,14 +24,6 @@ ESCALATIONS = 6  # tenfold each
 
 
 @dataclass(frozen=True)
-class Target:
-    """How many weights of a layer go: a share of all, or all but N of each M."""
-
-    sparsity: float | None = None
-    groups: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True)
 class Factor:
     """U (in, in) float32 with Uᵀ U = (H + λI)⁻¹, and the inputs that were always zero."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from jdna_cli.sparsity import masks, selection
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.parallel import ahead
+from jdna_cli.sparsity.targets import Target
 
 T = TypeVar("T")
 
@@ -70,13 +71,7 @@ def each_unstructured(
     Args are those of `unstructured`, with `sample` as in `selection.cutoff`.
     """
     if scope != "global":
-        choose = _by_row if scope == "row" else _by_layer
-
-        def alone(item: Item) -> T:
-            scored = _resolved(item)
-            return finish(scored, choose(scored, sparsity))
-
-        yield from ahead(alone, source())
+        yield from each_alone(source, lambda scored: Target(sparsity), scope, finish)
         return
     if total is None:
         total = sum(_resolved(item).score.numel() for item in source())
@@ -100,12 +95,27 @@ def n_of_m(source: Source, n: int, m: int) -> Iterator[tuple[str, Mask]]:
 
 def each_n_of_m(source: Source, n: int, m: int, finish: Finish[T]) -> Iterator[T]:
     """`finish(scored, mask)` of each tensor, in the thread that found its mask."""
+    return each_alone(source, lambda scored: Target(None, (n, m)), "layer", finish)
+
+
+def each_alone(
+    source: Source, target_of: Callable[[Scored], Target], scope: str, finish: Finish[T]
+) -> Iterator[T]:
+    """`finish(scored, mask)` of each tensor, by what each is to lose by itself."""
 
     def one(item: Item) -> T:
         scored = _resolved(item)
-        return finish(scored, keep_n(rank_in_groups(scored, m), n, scored.input_dim))
+        return finish(scored, alone(scored, target_of(scored), scope))
 
     return ahead(one, source())
+
+
+def alone(scored: Scored, target: Target, scope: str) -> Mask:
+    """The mask of one tensor by what it is to lose: N:M, or a share of all or of each row."""
+    if target.sparsity is None:
+        n, m = target.groups
+        return keep_n(rank_in_groups(scored, m), n, scored.input_dim)
+    return (_by_row if scope == "row" else _by_layer)(scored, target.sparsity)
 
 
 def _named(scored: Scored, mask: Mask) -> tuple[str, Mask]:

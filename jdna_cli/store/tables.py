@@ -109,6 +109,9 @@ class Run(SQLModel, table=True):
     criterion: str | None = _text("what chose the weights; empty where nothing was pruned")
     pattern: str | None = _text("unstructured or N:M (N of M kept); empty where nothing was pruned")
     scope: str | None = _text("where scores competed: global, layer, or row; empty for N:M")
+    allocation: str | None = _text(
+        "how much each tensor lost, where it is not all alike nor by competing: erk, owl, or a file"
+    )
     prunable: str | None = _text(
         "which weights could be pruned, besides the default, and in brackets what was taken away "
         "before"

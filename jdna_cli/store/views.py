@@ -31,6 +31,7 @@ _PRUNING = {
     "criterion": "what chose the weights; empty where dense",
     "pattern": "unstructured or N:M; empty where dense",
     "scope": "where scores competed",
+    "allocation": "how much each tensor lost, where it is not all alike nor by competing",
     "prunable": "which weights could be pruned, besides the default, and in brackets what was "
     "taken away before",
     "sparsity": "sparsity asked for",
@@ -61,15 +62,15 @@ PERFORMANCE = View(
     """
 WITH measured AS (
   SELECT run.id AS run_id, run.model, run.task, metric.name AS metric, metric.split,
-    metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.prunable,
-    run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight, run.quantization,
-    run.calibration, run.pruning_seed, run.schedule, run.teacher, run.data_fraction, run.options,
-    run.shots, run.book, run.context_words, run.pairs, run.mixture, run.sample, run.seed,
-    run.finished_at,
+    metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.allocation,
+    run.prunable, run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight,
+    run.quantization, run.calibration, run.pruning_seed, run.schedule, run.teacher,
+    run.data_fraction, run.options, run.shots, run.book, run.context_words, run.pairs,
+    run.mixture, run.sample, run.seed, run.finished_at,
     run.recipe, run.human, run.chance,
     ROW_NUMBER() OVER (
       PARTITION BY run.recipe, run.seed, run.regime, run.criterion, run.pattern, run.scope,
-        run.prunable, run.sparsity, run.bits, run.quantization, run.calibration,
+        run.allocation, run.prunable, run.sparsity, run.bits, run.quantization, run.calibration,
         run.pruning_seed, run.schedule, run.teacher, metric.split
       ORDER BY CASE WHEN run.kind = 'finetune' THEN 0 ELSE 1 END, run.id DESC
     ) AS place
@@ -99,7 +100,7 @@ WITH measured AS (
 )
 SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
-  regime, criterion, pattern, scope, prunable, sparsity, sparsity_reached, bits,
+  regime, criterion, pattern, scope, allocation, prunable, sparsity, sparsity_reached, bits,
   bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
   options, shots, book, context_words, pairs, mixture, sample, seed, finished_at, recipe, human,
   chance,
@@ -134,7 +135,8 @@ PERFORMANCE_DROP = View(
     """
 WITH cell AS (
   SELECT performance.*, AVG(relative_drop) OVER (
-    PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity,
+    PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, allocation,
+      prunable, sparsity,
       bits, quantization, calibration, schedule, teacher, data_fraction, options, shots, book,
       context_words, pairs, mixture, sample, recipe
   ) AS mean_drop
@@ -150,11 +152,12 @@ SELECT model, task, metric, split,
   COUNT(*) AS n, MAX(chance) AS chance,
   CASE WHEN metric NOT IN ({LOWER}) AND AVG(dense_score) > MAX(chance)
     THEN (AVG(dense_score) - AVG(score)) / (AVG(dense_score) - MAX(chance)) END AS share_lost,
-  regime, criterion, pattern, scope, prunable, sparsity, bits,
+  regime, criterion, pattern, scope, allocation, prunable, sparsity, bits,
   AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher,
   data_fraction, options, shots, book, context_words, pairs, mixture, sample, recipe
 FROM cell
-GROUP BY model, task, metric, split, regime, criterion, pattern, scope, prunable, sparsity, bits,
+GROUP BY model, task, metric, split, regime, criterion, pattern, scope, allocation, prunable,
+  sparsity, bits,
   quantization, calibration, schedule, teacher, data_fraction, options, shots, book, context_words,
   pairs, mixture, sample, recipe
 """.replace("{LOWER}", _LOWER),

@@ -13,6 +13,7 @@ from jdna_cli.pipelines import prune
 from jdna_cli.pruning import block_walk, blockwise, calibration
 from jdna_cli.run_context import RunContext
 from jdna_cli.sparsity import criteria, masks
+from jdna_cli.sparsity.targets import Target
 from jdna_cli.specs import ModelSource, PruneSpec
 from tests import toys
 
@@ -100,7 +101,7 @@ def test_each_block_knows_what_the_pruned_ones_before_it_make(
                 new = turned.clone().scatter_(1, lowest, 0.0)
             else:
                 statistics = criteria.Statistics(there, gram=grams[there])
-                target = blockwise.Target(0.5)
+                target = Target(0.5)
                 new = criteria.load(criterion).prune_layer(turned, statistics, target).weight
             new = new if input_dim == 1 else new.T
             theirs = written[names[there]]

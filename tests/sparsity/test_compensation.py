@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from jdna_cli.errors import JdnaError
 from jdna_cli.sparsity import compensation, criteria, quantization
-from jdna_cli.sparsity.compensation import Target
 from jdna_cli.sparsity.criteria import Statistics
 from jdna_cli.sparsity.quantization import Grid
+from jdna_cli.sparsity.targets import Target
 
 
 def layer(seed=0, out=12, width=16, tokens=60):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune as torch_prune
 
 from jdna_cli.sparsity import criteria, patterns
-from jdna_cli.sparsity.compensation import Target
 from jdna_cli.sparsity.patterns import Scored
+from jdna_cli.sparsity.targets import Target
 
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 

@@ -20,6 +20,7 @@ def prune(
     quantize: pruning.Quantize = None,
     criterion: pruning.Criterion = _FIELDS["criterion"].default,
     scope: pruning.Scope = None,
+    allocation: pruning.Allocation = None,
     include: pruning.Include = None,
     exclude: pruning.Exclude = None,
     granularity: pruning.Granularity = "channel",

@@ -51,8 +51,8 @@ def list_runs(
     found = reading.query(
         url,
         f"SELECT run.id, run.kind, {state} AS status, run.model, run.task, run.regime, "  # noqa: S608
-        "run.pattern, run.sparsity, run.criterion, run.quantization, run.seed, metric.name, "
-        "metric.value AS score, run.error FROM run "
+        "run.pattern, run.sparsity, run.criterion, run.allocation, run.quantization, run.seed, "
+        "metric.name, metric.value AS score, run.error FROM run "
         "LEFT JOIN metric ON metric.run = run.id AND metric.name = run.metric "
         f"AND metric.step IS NULL WHERE {' AND '.join(where)} ORDER BY run.id DESC LIMIT {limit}",
         values,
@@ -73,6 +73,7 @@ def _run_row(row: dict[str, Any]) -> list[str]:
         plain = row["pattern"] == "unstructured"
         pruned = f"{100 * row['sparsity']:.4g}%" if plain else row["pattern"]
         pruned += "" if row["criterion"] == "magnitude" else f" {row['criterion']}"
+        pruned += f" {row['allocation']}" if row["allocation"] else ""
     score = "" if row["score"] is None else f"{row['score']:.4f}"
     seed = "" if row["kind"] == "prune" else row["seed"]
     model = row["_name"] if row["model"] else None

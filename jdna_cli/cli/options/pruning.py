@@ -46,6 +46,17 @@ Scope = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
+Allocation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="How much each tensor loses: uniform, global (scores compete), erk (large tensors "
+        "lose more), owl (blocks with outliers lose less; needs --calibration), or a file that "
+        "says it, as `jdna scan` writes one. By default as the scope says.",
+        autocompletion=completing.allocations,
+        rich_help_panel=_PRUNING,
+    ),
+]
 PruningSeed = Annotated[
     int,
     typer.Option(

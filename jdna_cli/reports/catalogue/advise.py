@@ -23,8 +23,8 @@ HEADING = "How much may be pruned"
 EMPTY = (
     "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
 )
-_WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "prunable",
-        "calibration", "schedule", "teacher")  # fmt: skip
+_WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "allocation",
+        "prunable", "calibration", "schedule", "teacher")  # fmt: skip
 
 
 def rows(source: Source) -> list[Row]:

@@ -7,11 +7,12 @@ from jdna_cli.reports.query import Row
 
 HEADING = "What chooses the weights"
 EMPTY = "no task was pruned by two criteria yet: `jdna finetune … --criterion random` does"
-_OWN = ("criterion", "scope", "calibration")
+_OWN = ("criterion", "scope", "allocation", "calibration")
 
 
 def _criterion(row: Row) -> str:
     words = [row["criterion"], row["scope"] if row["scope"] != "global" else None]
+    words += [row["allocation"]]
     words += [f"on {row['calibration']}" if row["calibration"] else None]
     return " ".join(str(word) for word in words if word)
 

@@ -18,8 +18,8 @@ EMPTY = "no finished fine-tuning or evaluation is recorded yet"
 COMPARED = curves.Comparison(
     "Performance drop",
     lambda row: str(row["label"]),
-    ("model", "regime", "criterion", "scope", "prunable", "bits", "calibration", "schedule",
-     "teacher"),
+    ("model", "regime", "criterion", "scope", "allocation", "prunable", "bits", "calibration",
+     "schedule", "teacher"),
     difficulty=True,
 )  # fmt: skip
 

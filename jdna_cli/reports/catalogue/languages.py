@@ -19,8 +19,8 @@ def _directions(row: Row) -> str:
 COMPARED = curves.Comparison(
     "Languages",
     _directions,
-    ("model", "split", "regime", "criterion", "scope", "prunable", "bits", "calibration",
-     "schedule", "teacher"),
+    ("model", "split", "regime", "criterion", "scope", "allocation", "prunable", "bits",
+     "calibration", "schedule", "teacher"),
     belongs=lambda row: row["pairs"] is not None,
 )  # fmt: skip
 

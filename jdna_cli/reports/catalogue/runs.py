@@ -15,7 +15,8 @@ SHOWN = 200  # in a table; the data forms have all
 
 _RUNS = """
 SELECT run.id, run.kind, run.status, run.model, run.task, run.metric, result.split,
-  result.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.sparsity,
+  result.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.allocation,
+  run.sparsity,
   run.sparsity_reached, run.quantization, run.teacher, run.data_fraction, run.seed, run.parent,
   run.started_at, run.finished_at, run.device, run.remark, run.error
 FROM run LEFT JOIN metric AS result

@@ -24,7 +24,7 @@ _METRICS = ("bytes", "dense_bytes", "latency_ms", "latency_ms_p10", "latency_ms_
 _RUNS = """
 SELECT run.id, run.kind, run.model, run.task, run.metric, run.regime, run.criterion, run.pattern,
   run.scope, run.prunable, run.sparsity, run.quantization, run.teacher, run.bits,
-  run.bits_per_weight,
+  run.bits_per_weight, run.allocation,
   run.dtype, run.device, run.spec, metric.split, metric.name, metric.value
 FROM run JOIN metric ON metric.run = run.id
 WHERE run.status = 'finished' AND run.kind IN ('prune', 'eval') AND metric.step IS NULL
@@ -87,7 +87,8 @@ def _what(row: Row) -> str:
         return str(row["quantization"])
     if not row["pattern"]:
         return "dense"
-    return f"{cells.amount(row)} {row['criterion']}"
+    words = [cells.amount(row), row["criterion"], row["allocation"]]
+    return " ".join(word for word in words if word)
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:

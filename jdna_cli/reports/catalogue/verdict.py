@@ -28,8 +28,8 @@ def rows(source: Source) -> list[Row]:
 
 
 def _row(comparison: Comparison, test: Test | None) -> Row:
-    kept = ("model", "regime", "criterion", "scope", "prunable", "calibration", "schedule",
-            "teacher")  # fmt: skip
+    kept = ("model", "regime", "criterion", "scope", "allocation", "prunable", "calibration",
+            "schedule", "teacher")  # fmt: skip
     row: Row = {"comparison": comparison.title, "axis": comparison.axis}
     row |= {name: comparison.row[name] for name in kept}
     row["task"] = None if comparison.axis == "difficulty" else comparison.row["task"]

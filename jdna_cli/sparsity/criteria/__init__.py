@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from torch import Tensor
 
-    from jdna_cli.sparsity.compensation import Pruned, Target
+    from jdna_cli.sparsity.compensation import Pruned
+    from jdna_cli.sparsity.targets import Target
 
 NEEDS = ("nothing", "seed", "activations", "gram", "gradients")
 SCOPES = ("global", "layer", "row")

@@ -15,7 +15,8 @@ from jdna_cli.sparsity.criteria import Statistics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from jdna_cli.sparsity.compensation import Pruned, Target
+    from jdna_cli.sparsity.compensation import Pruned
+    from jdna_cli.sparsity.targets import Target
 
 NEEDS = "gram"
 SCOPE = "layer"
