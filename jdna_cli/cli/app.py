@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from jdna_cli import __version__
 from jdna_cli.cli import examples
 from jdna_cli.cli.commands import db, runs, tasks
+from jdna_cli.cli.commands.advise import advise
 from jdna_cli.cli.commands.demo import demo
 from jdna_cli.cli.commands.doctor import doctor
 from jdna_cli.cli.commands.evaluate import evaluate
@@ -117,6 +118,7 @@ app.command("finetune", epilog=examples.of("finetune"))(finetune)
 app.command("eval", epilog=examples.of("eval"))(evaluate)
 app.command("interpolate", epilog=examples.of("interpolate"))(interpolate)
 app.command("report", epilog=examples.of("report"))(report)
+app.command("advise", epilog=examples.of("advise"))(advise)
 app.command("sweep", epilog=examples.of("sweep"))(sweep)
 app.command("demo", epilog=examples.of("demo"))(demo)
 app.add_typer(runs.runs, name="runs")

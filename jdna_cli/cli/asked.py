@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from jdna_cli.errors import RequestError
 from jdna_cli.specs import Spec
 
 
@@ -22,3 +23,18 @@ def was_said(context: typer.Context, name: str) -> bool:
     """Whether an option was given, at its default or not."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def fraction(flag: str, text: str) -> float:
+    """A share of a score as people write it.
+
+    Raises:
+        RequestError: it is no fraction.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise RequestError(f"{flag}: {text!r} is no share of the score: give 1% or 0.01")
+    return value

@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jdna report advise --task rte --tolerance 2%",
         "jdna report --html report.html",
     ),
+    "advise": (
+        "jdna advise ./MiniLM --task rte",
+        "jdna advise ./MiniLM --task rte --tolerance 2% --budget 30m --patterns 8",
+        "jdna advise ./SmolLM2 --task wikitext2 --tolerance 10% --no-finetune",
+    ),
     "sweep": (
         "jdna sweep --list",
         "jdna sweep cross-task/small --workers 2",

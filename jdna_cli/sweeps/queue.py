@@ -35,13 +35,30 @@ class State:
         cells: Iterable[Cell], runs: dict[str, int], ledger: Ledger, keep: str, retries: int
     ) -> State:
         """All cells that `runs` has not are waiting; the models that they need are held."""
-        known = {cell.key: cell for cell in cells}
-        waiting = [key for key in known if key not in runs]
-        state = State(known, dict(runs), ledger, keep, retries, waiting)
-        needed = {need for key in waiting for need in known[key].needs}
-        for key in needed & runs.keys():
-            ledger.hold(runs[key])
+        state = State({}, {}, ledger, keep, retries)
+        state.add(cells, runs)
         return state
+
+    def add(self, cells: Iterable[Cell], runs: dict[str, int]) -> None:
+        """More cells, and what the database has of them."""
+        for cell in cells:
+            if cell.key in self.cells:
+                continue
+            self.cells[cell.key] = cell
+            if cell.key in runs:
+                self.runs[cell.key] = runs[cell.key]
+            else:
+                self.waiting.append(cell.key)
+        self.__dict__.pop("_users", None)
+        for key in self.waiting:
+            for need in self.cells[key].needs:
+                if need in self.runs:
+                    self.ledger.hold(self.runs[need])
+
+    @property
+    def most(self) -> int:
+        """How many cells can be worked at side by side, at most."""
+        return len(self.waiting)
 
     @functools.cached_property
     def _users(self) -> dict[str, set[str]]:

@@ -171,8 +171,9 @@ def test_advice_is_a_sparsity_with_its_interval(jdna, home):
     own = {row["kind"]: row for row in rows}
     # drop = 0.9 s, a little less by what each seed adds: 20 % at about 0.22, between 0 and 30 %.
     row = own["unstructured"]
-    assert row["critical_sparsity"] == pytest.approx(0.2 / 0.9, abs=0.02)
     assert row["ci_low"] <= row["critical_sparsity"] <= row["ci_high"]
+    assert 0 < row["ci_low"] <= 0.2 / 0.9 <= row["ci_high"] < 0.3
+    assert row["interval_over"] == "seeds"
     assert row["between"] == [0.0, 0.3]
     # Of N:M there is nothing between two patterns: 6:8 drops by 11 %, 4:8 by 23 %.
     assert own["N:M"]["pattern"] == "6:8"

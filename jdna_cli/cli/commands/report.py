@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jdna_cli.cli import completing, report_output
+from jdna_cli.cli.asked import fraction
 from jdna_cli.cli.options import common
 from jdna_cli.errors import RequestError
 
@@ -137,7 +138,7 @@ def report(
         since=since.date() if since else None,
         until=until.date() if until else None,
     )
-    drop, asked = _fraction(tolerance), tuple(run or ())
+    drop, asked = fraction("--tolerance", tolerance), tuple(run or ())
     reports.load(name)
     source = source_of(url_of(home, db), home, filters, drop, asked, figure, stated)
     if export is not None:
@@ -177,21 +178,6 @@ def _listed(*, as_json: bool) -> str:
     return tables.render(
         ("report", "shows"), [[name, text] for name, text in told.items()], "table"
     )
-
-
-def _fraction(text: str) -> float:
-    """A tolerance as people write it.
-
-    Raises:
-        RequestError: it is no fraction.
-    """
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise RequestError(f"--tolerance: {text!r} is no share of the score: give 1% or 0.01")
-    return value
 
 
 def _check_page(path: Path) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from jdna_cli.cli import completing, sweep_models, sweep_output
+from jdna_cli.cli.engines import Engine
 from jdna_cli.cli.opening import open_workspace, url_of
-from jdna_cli.cli.options import common
+from jdna_cli.cli.options import common, engines
 from jdna_cli.cli.sweep_progress import SweepProgress
 from jdna_cli.errors import RequestError
 
-if TYPE_CHECKING:
-    from jdna_cli.store.ledger import Ledger
-    from jdna_cli.sweeps.backends.remote import Submitter
-    from jdna_cli.sweeps.queue import State
-    from jdna_cli.sweeps.run_cell import SweepSettings
-
-
-Engine = Literal["local", "ray", "slurm"]
 Keep = Literal["none", "last", "all"]
 
 
@@ -52,29 +42,15 @@ def sweep(
             "--commands", help="Print the waiting cells as command lines, for another scheduler."
         ),
     ] = False,
-    engine: Annotated[Engine, typer.Option(help="What runs the cells.")] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Worker processes; by default one per GPU, else up to 4.", min=1),
-    ] = None,
-    per_device: Annotated[
-        int, typer.Option(help="Workers that share a GPU, for small cells.", min=1)
-    ] = 1,
-    address: Annotated[
-        str | None, typer.Option(help="Ray: the cluster to join; by default one is started here.")
-    ] = None,
-    memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Ray, Slurm: memory that a cell needs.")
-    ] = None,
-    minutes: Annotated[int, typer.Option(help="Slurm: time that a cell may take.", min=1)] = 240,
-    gpus: Annotated[int, typer.Option(help="Slurm: GPUs that a cell needs.", min=0)] = 0,
-    slurm_cluster: Annotated[
-        str | None,
-        typer.Option(help="Slurm: `local` runs the jobs as processes here, to try it out."),
-    ] = None,
-    retries: Annotated[
-        int, typer.Option(help="How often a failed cell is tried again.", min=0)
-    ] = 1,
+    engine: engines.Engine = "local",
+    workers: engines.Workers = None,
+    per_device: engines.PerDevice = 1,
+    address: engines.Address = None,
+    memory: engines.Memory = None,
+    minutes: engines.Minutes = 240,
+    gpus: engines.Gpus = 0,
+    slurm_cluster: engines.SlurmCluster = None,
+    retries: engines.Retries = 1,
     keep: Annotated[
         Keep,
         typer.Option(
@@ -127,43 +103,10 @@ def sweep(
         began = time.monotonic()
         if state.waiting:
             with SweepProgress(asked.title, plan) as progress:
-                if engine == "local":
-                    local.run(state, where, progress, divided)
-                else:
-                    submitter: Submitter
-                    if engine == "ray":
-                        submitter = _ray(address, per_device, memory)
-                    else:
-                        submitter = _slurm(home / ".slurm", slurm_cluster, minutes, memory, gpus)
-                    _run_elsewhere(state, where, progress, submitter, workspace.ledger)
+                by = Engine(
+                    engine, divided, per_device, address, memory, minutes, gpus, slurm_cluster
+                )
+                by.run(state, where, progress, workspace.ledger)
         seconds = time.monotonic() - began
         result = sweep_output.Result(experiment, asked, plan, state, seconds)
         sweep_output.finish(result, url_of(home, db), home, plot, as_json)
-
-
-def _ray(address: str | None, per_device: int, memory: float | None) -> Submitter:
-    from jdna_cli.sweeps.backends.on_ray import OnRay
-
-    return OnRay(address, per_device, memory)
-
-
-def _slurm(
-    folder: Path, cluster: str | None, minutes: int, memory: float | None, gpus: int
-) -> Submitter:
-    from jdna_cli.sweeps.backends.on_slurm import OnSlurm
-
-    return OnSlurm(folder, cluster, minutes, memory, gpus)
-
-
-def _run_elsewhere(
-    state: State,
-    where: SweepSettings,
-    progress: SweepProgress,
-    submitter: Submitter,
-    ledger: Ledger,
-) -> None:
-    from jdna_cli.sweeps.backends import remote
-
-    # What schedulers print is no result of ours.
-    with contextlib.redirect_stdout(sys.stderr):
-        remote.run(state, where, progress, submitter, ledger)

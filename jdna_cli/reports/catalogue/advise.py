@@ -1,72 +1,58 @@
 """`advise`: how much of a model may be pruned for a task: `--task T --tolerance 1%`.
 
 For each model and way of pruning: the critical sparsity, the largest at which the drop is not above
-the tolerance. Drops are made monotone over the levels (isotonic regression). Its 95 % interval is a
-bootstrap over seeds, and over the examples of each where their answers were saved.
+the tolerance. Of runs that were trained, by several seeds, it is the median of its posterior under
+a curve that rises (`reports/critical_sparsity.py`), with the 95 % interval over seeds; for at most
+24 ways at a time. Of evaluations drops are made monotone (isotonic regression), and the interval is
+a bootstrap over the examples where their answers were saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from jdna_cli.reports import cells, chance, predictions, resampling, statistics
+from jdna_cli.reports import cells, chance, predictions, ways
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
-from jdna_cli.reports.statistics import Floats
+from jdna_cli.reports.ways import WAY, Known
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 HEADING = "How much may be pruned"
-EMPTY = (
-    "no advice yet: `jdna finetune MODEL --task T`, then the same with --sparsity 0.3, 0.5 and 0.7"
-)
-_WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "allocation",
-        "prunable", "calibration", "schedule", "teacher")  # fmt: skip
+EMPTY = "no advice yet: `jdna advise MODEL --task T` finds how much may go"
+MOST = 24  # ways of trained runs whose intervals are worked out at a time
 
 
 def rows(source: Source) -> list[Row]:
     """One row per model, task and way of pruning, those that may lose most first."""
-    places: dict[tuple[Any, ...], list[Row]] = {}
-    for row in cells.labelled(source):
-        pruned = not cells.plain(row) and row["pattern"] and not row["quantization"]
-        if pruned and row["mean_relative_drop"] is not None:
-            key = (*(row[name] for name in _WAY), cells.kind_of(row))
-            places.setdefault(key, []).append(row)
+    found = ways.grouped(cells.labelled(source))
     answers = predictions.of(source)
-    found = [_advice(own, answers, source.tolerance) for own in places.values()]
-    return sorted(found, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
+    few = sum(map(ways.scatters, found)) <= MOST
+    rows = [
+        row_of(own, ways.known(own, answers, source.tolerance, interval=few), answers,
+               source.tolerance)
+        for own in found
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
 
 
-def _advice(rows: list[Row], answers: predictions.Answers, tolerance: float) -> Row:
-    levels = sorted(rows, key=cells.level)
-    first, patterned = rows[0], cells.kind_of(rows[0]) == "N:M"
+def row_of(levels: list[Row], known: Known, answers: predictions.Answers, tolerance: float) -> Row:
+    """What is known of one way, as a row of the report."""
+    first, patterned = levels[0], cells.kind_of(levels[0]) == "N:M"
     xs = [row["sparsity"] for row in levels]
-    drops = np.array([[row["mean_relative_drop"] for row in levels]])
-    weights = [float(row["n"]) for row in levels]
-
-    def critical_of(means: Floats) -> Floats:
-        critical_sparsity = statistics.critical(xs, means, tolerance, weights)
-        if not patterned:
-            return critical_sparsity
-        # Between two patterns there is none: the largest measured one that is not above it.
-        steps = np.array([0.0, *xs])
-        return np.asarray(
-            steps[(steps[None] <= critical_sparsity[:, None] + 1e-12).sum(axis=1) - 1]
-        )
-
-    drawn, over = resampling.drops(levels, answers)
-    every = critical_of(drops if drawn is None else np.concatenate([drops, drawn]))
-    low, high = (None, None) if drawn is None else statistics.percentiles(every[1:])
-    row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *_WAY[3:])}
+    row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *WAY[3:])}
     row |= {
         "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first),
-        "tolerance": tolerance, "critical_sparsity": float(every[0]),
-        "ci_low": low, "ci_high": high, "interval_over": over.kind, "resampled": over.words,
-        "dense_score": first["dense_score"], "levels": len(levels), "highest_level": xs[-1],
-        "n": min(row["n"] for row in levels), "at_chance": chance.at_chance(first, answers),
+        "tolerance": tolerance, "critical_sparsity": known.critical,
+        "ci_low": known.low, "ci_high": known.high, "interval_over": known.over.kind,
+        "resampled": known.over.words, "dense_score": first["dense_score"], "levels": len(levels),
+        "highest_level": xs[-1], "n": min(row["n"] for row in levels),
+        "runs": sum(row["n"] for row in levels), "seeds": max(row["n"] for row in levels),
+        "at_chance": chance.at_chance(first, answers),
+        "unlearnt": [one._asdict() for one in known.unlearnt],
+        "falls": [list(pair) for pair in known.falls],
     }  # fmt: skip
     row["pattern"] = _pattern(levels, row["critical_sparsity"]) if patterned else None
     found = row["critical_sparsity"]
@@ -75,7 +61,7 @@ def _advice(rows: list[Row], answers: predictions.Answers, tolerance: float) -> 
         min((x for x in xs if x > found), default=None),
     )
     row["next"] = _next(levels, row)
-    row["_levels"], row["_name"] = levels, first["_name"]
+    row["_levels"], row["_name"], row["_known"] = levels, first["_name"], known
     return row
 
 
@@ -91,17 +77,16 @@ def _next(levels: list[Row], row: Row) -> str:
     below, above = row["between"]
     if above is not None and row["kind"] == "unstructured" and above - below > 0.15:
         return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
-    if row["n"] < 3:
+    if row["seeds"] < 3:
         near = min(levels, key=lambda one: abs(one["sparsity"] - found))
-        return f"{3 - row['n']} more seeds, at {cells.level(near)[1]} first"
+        return f"{3 - row['seeds']} more seeds, at {cells.level(near)[1]} first"
     if found >= row["highest_level"] - 1e-9:
         return f"more than {cells.level(levels[-1])[1]}: the largest measured is still well"
-    if above is not None and row["kind"] == "unstructured" and above - below > 0.06:
-        return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
-    return "more seeds"
+    return "jdna advise, which chooses them"
 
 
-def _sentence(row: Row) -> str:
+def sentence(row: Row) -> str:
+    """The answer of a row in plain words."""
     if row["at_chance"]:
         return (
             f"{row['_name']} on {row['label']}: no advice, for even the dense model "
@@ -109,9 +94,15 @@ def _sentence(row: Row) -> str:
         )
     head = f"{row['_name']} on {row['label']} ({row['way']})"
     if row["ci_low"] is None:
-        sure = "one seed and no saved answers, so how sure that is, is not known"
+        one = row["seeds"] < 2
+        sure = (
+            "one seed and no saved answers, so how sure that is, is not known"
+            if one
+            else f"how sure that is, is worked out for {MOST} ways at a time: name a --task, a "
+            "--model, or a --criterion"
+        )
     else:
-        sure = f"95 % interval {row['ci_low']:.0%} to {row['ci_high']:.0%} over {row['resampled']}"
+        sure = f"95 % interval {_ends(row)} over {row['resampled']}"
     limit = _limit(row)
     found, least = row["critical_sparsity"], cells.level(row["_levels"][0])[1]
     if row["kind"] == "N:M":
@@ -126,6 +117,15 @@ def _sentence(row: Row) -> str:
     else:
         bounds = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
     return f"{head}: {found:.0%} of the prunable weights may go{bounds} before {limit} ({sure})."
+
+
+def _ends(row: Row) -> str:
+    """The interval in words; above all that was measured nothing is known."""
+    high = row["ci_high"]
+    top = max(row["highest_level"], row["critical_sparsity"])
+    if row["kind"] == "unstructured" and high > top + 0.01:
+        return f"from {row['ci_low']:.0%} to more than {top:.0%}, the largest measured,"
+    return f"{row['ci_low']:.0%} to {high:.0%}"
 
 
 def _limit(row: Row) -> str:
@@ -154,24 +154,62 @@ def sections(rows: Sequence[Row]) -> list[Section]:
                 f"{row['critical_sparsity']:.1%}"
                 + (f" ({row['pattern']})" if row["pattern"] else ""),
                 "" if row["ci_low"] is None else f"{row['ci_low']:.1%} to {row['ci_high']:.1%}",
-                f"{row['levels']} / {row['n']}",
+                f"{row['levels']} / {row['runs']}",
                 row["next"],
             ]
             for row in own
         ]
-        columns = ("model", "task", "way", "critical sparsity", "95 % interval", "levels / seeds",
+        columns = ("model", "task", "way", "critical sparsity", "95 % interval", "levels / runs",
                    "next, to be surer")  # fmt: skip
         title = f"How much may be pruned · {task} · tolerance {own[0]['tolerance']:.1%}"
         best: dict[str, Row] = {}
         for row in own:
             best.setdefault(row["model"], row)
         notes = (
-            *(_sentence(row) for row in best.values()),
-            "Critical sparsity: the largest at which the drop is not above the tolerance; drops "
-            "are made monotone (isotonic regression), linear between the levels measured.",
+            *(sentence(row) for row in best.values()),
+            *(note for row in own for note in warnings(row)),
+            *_methods(own),
         )
         sections.append(Section(title, columns, table, notes))
     return sections
+
+
+def warnings(row: Row) -> list[str]:
+    """What was seen that an average would hide."""
+    told = []
+    head = f"{row['way']}: " if row["_levels"] else ""
+    for one in row["unlearnt"]:
+        where = f"at {one['sparsity']:.0%}" if one["sparsity"] else "dense"
+        seed = f" (seed {one['seed']})" if one["seed"] is not None else ""
+        told.append(
+            f"{head}run {one['run']}, {where}{seed}, did not learn the task, while others of "
+            "that sparsity or more did: it is left out."
+        )
+    for low, high in row["falls"]:
+        told.append(
+            f"{head}the drop is smaller at {high:.0%} than at {low:.0%}, by more than the seeds "
+            "scatter: it does not rise evenly."
+        )
+    return told
+
+
+def _methods(rows: list[Row]) -> list[str]:
+    """How the figures of a table came about."""
+    told = "Critical sparsity: the largest at which the drop is not above the tolerance"
+    trained = any(row["_known"].posterior for row in rows)
+    plain = any(not row["_known"].posterior for row in rows)
+    notes = []
+    if trained:
+        notes.append(
+            f"{told}; over seeds: median and 95 % interval of the posterior under a curve that "
+            "crosses the tolerance there (docs/correctness.md)."
+        )
+    if plain:
+        notes.append(
+            f"{told}; drops are made monotone (isotonic regression), linear between the levels "
+            "measured."
+        )
+    return notes
 
 
 def figure(rows: Sequence[Row]) -> Figure:
@@ -185,8 +223,16 @@ def figure(rows: Sequence[Row]) -> Figure:
             (0.0, *(100 * r["sparsity"] for r in own)),
             (0.0, *(100 * r["mean_relative_drop"] for r in own)),
             (None, *halves),
+            joined=row["_known"].posterior is None,
         )
-        places.setdefault((row["_name"], row["label"]), []).append(line)
+        lines = places.setdefault((row["_name"], row["label"]), [])
+        lines.append(line)
+        if (found := row["_known"].posterior) is not None:
+            grid = np.linspace(0, own[-1]["sparsity"], 41)
+            middle, low, high = found.drops(grid)
+            curve, spread = (tuple(map(float, y)) for y in (100 * middle, 50 * (high - low)))
+            x = tuple(map(float, 100 * grid))
+            lines.append(Line("its curve (posterior)", x, curve, spread, marked=False))
     panels = [
         Panel(f"{name} · {label}", "sparsity (%)", tuple(lines))
         for (name, label), lines in places.items()

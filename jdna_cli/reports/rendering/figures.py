@@ -14,6 +14,7 @@ class Line:
     y: tuple[float | None, ...]
     spread: tuple[float | None, ...]
     joined: bool = True  # else points alone
+    marked: bool = True  # else a line alone
 
 
 @dataclass(frozen=True)

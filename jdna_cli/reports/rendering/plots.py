@@ -121,6 +121,8 @@ def _draw(axis: Any, line: Line, i: int, *, bands: bool) -> None:
     }
     if not line.joined:
         style["linestyle"] = "none"
+    if not line.marked:
+        style["marker"] = "none"
     heights = [float("nan") if y is None else y for y in line.y]
     axis.plot(line.x, heights, label=textwrap.fill(line.label, 44), **style)
     known = [

@@ -143,7 +143,7 @@ def run(state: State, where: SweepSettings, watcher: Watcher, divided: list[Shar
         InterruptedRunError: a signal asked to stop; workers have written their checkpoints.
     """
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    count = min(len(divided), len(state.waiting))
+    count = min(len(divided), state.most)
     workers = [Worker(i, divided[i], where, events) for i in range(count)]
     idle: list[Worker] = []
     asked = AskedToStop()
