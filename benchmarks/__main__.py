@@ -18,6 +18,7 @@ NAMES = (
     "reports", "startup",
 )  # fmt: skip
 MORE = (
+    "advice",
     "criteria",
     "large",
     "kills",

@@ -23,6 +23,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.notebook import RunResult, Table
 
 if TYPE_CHECKING:
+    from jdna_cli.advising.advice import Advice
     from jdna_cli.observer import Observer
     from jdna_cli.runs.recording import OpenWorkspace, RecordedRun
     from jdna_cli.specs import Spec
@@ -187,6 +188,56 @@ class Workspace:
         ends = {"model": _named(first), "other": _named(second)}
         asked = _asked(InterpolateSpec, {"shots": 0, **ends, "task": str(task), **options})
         return self._result(interpolate.interpolate(self._opened(force=force), asked))
+
+    def advise(
+        self,
+        model: str | Path | RunResult,
+        task: str | Path,
+        *,
+        tolerance: float = 0.01,
+        seeds: int = 3,
+        budget: str | None = None,
+        precision: float = 0.05,
+        patterns: str | None = None,
+        finetune: bool = True,
+        **options: Any,
+    ) -> Advice:
+        """Find how far a model may be pruned before a task breaks, one run after the other.
+
+        Args:
+            model: hub id, folder, run:ID, or the result of a run.
+            task: name of a task, or a TOML file that describes one.
+            tolerance: drop that still counts as none, as a share of the dense score.
+            seeds: of the dense model, and of each sparsity at most.
+            budget: as "12 runs" or "30m"; by default half the runs of a grid of nine sparsities.
+            precision: width of the 95 % interval at which the search ends.
+            patterns: walk these in place of sparsities: "7:8,4:8", or "8" for all of 8.
+            finetune: train each model on the task, or prune and measure alone.
+            options: fields of `FinetuneSpec`, or of `EvalSpec` and `PruneSpec`, for every run.
+
+        Raises:
+            RequestError: the request is wrong; nothing was begun.
+        """
+        from jdna_cli.advising import advice
+        from jdna_cli.advising.question import question
+        from jdna_cli.specs import EvalSpec, FinetuneSpec, PruneSpec
+        from jdna_cli.sweeps.backends import here
+
+        values = {"model": _named(model), "task": str(task), **options}
+        if finetune:
+            _asked(FinetuneSpec, values)
+        else:
+            _asked(EvalSpec, {n: v for n, v in values.items() if n not in PruneSpec.model_fields})
+        asked = question(
+            {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()},
+            trains=finetune, tolerance=tolerance, seeds=seeds, precision=precision, budget=budget,
+            patterns=patterns,
+        )  # fmt: skip
+        workspace = self._opened(force=False)
+        search = advice.begin(workspace, asked, self._url, side=1)
+        return advice.answer(
+            search, lambda state: here.run(state, workspace, here.Silent(), "advise")
+        )
 
     # -------------------------------------------------------------------------------- reading
 

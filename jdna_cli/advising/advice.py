@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jdna_cli.advising.question import Question
 from jdna_cli.advising.search import Search
 from jdna_cli.errors import JdnaError
+from jdna_cli.observer import Silent
 from jdna_cli.reports import predictions
 from jdna_cli.reports.catalogue import advise as report
 from jdna_cli.reports.query import Filters, Row, Source, source_of
@@ -58,12 +59,14 @@ def begin(
     """
     model = locate(workspace, str(asked.template.fixed["model"])).columns["model"]
     task = lookup.get(str(asked.template.fixed["task"])).name
+    # What there is to say of the model has been said.
+    quiet = replace(workspace, observer=Silent())
 
     def source() -> Source:
         filters = Filters(models=(model,), tasks=(task,))
         return source_of(url, workspace.ledger.home, filters, asked.tolerance)
 
-    search = Search({}, {}, workspace.ledger, "none", retries, asked=asked, workspace=workspace,
+    search = Search({}, {}, workspace.ledger, "none", retries, asked=asked, workspace=quiet,
                     source=source, side=side)  # fmt: skip
     search.begin_search()
     return search
@@ -85,9 +88,9 @@ def answer(search: Search, run: Callable[[Search], None]) -> Advice:
     search.look()
     failed = tuple((search.cells[key].title, error) for key, error in search.failed.items())
     row, examples = None, None
-    if search.known is not None:
+    if search.known is not None and search.way is not None:
         answers = predictions.of(search.source())
-        row = report.row_of(search.levels, search.known, answers, search.asked.tolerance)
+        row = report.row_of(search.way, search.known, answers, search.asked.tolerance)
         first = search.levels[0]
         found = answers.of(first["_seeds"][0].run, first["split"], first["metric"])
         examples = len(found) if found else None

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from jdna_cli.advising import choice
 from jdna_cli.advising.question import STEP, Level, Question
 from jdna_cli.errors import JdnaError
 from jdna_cli.reports import cells as measured
 from jdna_cli.reports import chance, predictions, ways
 from jdna_cli.reports.query import Row, Source
-from jdna_cli.reports.ways import Known
+from jdna_cli.reports.ways import Known, Way
 from jdna_cli.runs import prune
 from jdna_cli.runs.model_lookup import locate
 from jdna_cli.runs.recording import OpenWorkspace
@@ -50,7 +51,8 @@ class Search(State):
         source: opens what reports read.
         side: how many points are worked at side by side.
         known: what is known by now; None until a pruned run is there.
-        levels: its cells.
+        way: its cells.
+        dense: the dense cell.
         stopped_because: set when nothing more is begun.
     """
 
@@ -59,7 +61,7 @@ class Search(State):
     source: Callable[[], Source] = field(kw_only=True)
     side: int = field(default=1, kw_only=True)
     known: Known | None = field(default=None, init=False)
-    levels: list[Row] = field(default_factory=list, init=False)
+    way: Way | None = field(default=None, init=False)
     dense: Row | None = field(default=None, init=False)
     stopped_because: str | None = field(default=None, init=False)
     _points: dict[str, tuple[Level | None, int]] = field(default_factory=dict, init=False)
@@ -102,6 +104,11 @@ class Search(State):
         super().done(key, run, folder)
         self._fresh = self._fresh or key in self._points
 
+    @property
+    def levels(self) -> list[Row]:
+        """The pruned cells, sparsities rising."""
+        return [] if self.way is None else self.way.levels
+
     def point(self, cell: Cell) -> tuple[Level | None, int] | None:
         """Level and seed of a cell that measures; None of one that only prunes."""
         return self._points.get(cell.key)
@@ -124,10 +131,10 @@ class Search(State):
         source = self.source()
         rows = [row for row in measured.labelled(source) if row["recipe"] == recipe]
         answers = predictions.of(source)
-        own = [levels for levels in ways.grouped(rows) if self._is_mine(levels[0])]
-        self.levels = own[0] if own else []
         self.dense = next((row for row in rows if measured.plain(row)), None)
-        self.known = ways.known(self.levels, answers, self.asked.tolerance) if own else None
+        self.way = next((w for w in ways.grouped(rows) if self._is_mine(w.levels[0])), None)
+        if self.way is not None:
+            self.known = ways.known(self.way, answers, self.asked.tolerance)
         if self.dense is not None and chance.at_chance(self.dense, answers):
             self._stop(CHANCE)
 
@@ -144,7 +151,9 @@ class Search(State):
         spec = prune.spec_of(PruneSpec, {**own, **self.asked.levels[0].values})
         prune.resolve(self.workspace, spec.model_dump()).prepare()  # refused now, or never
         told = prune.columns(spec, locate(self.workspace, spec.model))
-        names = ("criterion", "scope", "allocation", "prunable", "calibration")
+        names = ["criterion", "scope", "allocation", "prunable", "calibration"]
+        if fixed.get("schedule", "one-shot") == "one-shot":
+            names.append("schedule")
         return {n: told.get(n) for n in names} | {"regime": fixed.get("regime") or "sparse"}
 
     def _is_mine(self, row: Row) -> bool:
@@ -152,7 +161,6 @@ class Search(State):
         return (
             all(row[name] == value for name, value in self._way.items())
             and (measured.kind_of(row) == "N:M") == self.asked.patterned
-            and (row["schedule"] is not None) == (fixed.get("schedule", "one-shot") != "one-shot")
             and (row["teacher"] is not None) == ("teacher" in fixed)
         )
 
@@ -216,7 +224,7 @@ class Search(State):
         if self.known is None:
             return False
         if not self.asked.trains:
-            below, above = self._bracket()
+            below, above = self.bracket()
             return above - below <= self._gap() and self.known.width <= self.asked.precision
         low, middle, high = np.quantile(self._choosable(), [0.025, 0.5, 0.975])
         if self.asked.patterned:
@@ -250,36 +258,12 @@ class Search(State):
         return [seed for seed in self.asked.seeds if seed not in used]
 
     def _by_posterior(self, pending: list[Level]) -> tuple[Level, int] | None:
-        """The level nearest to a quantile that nobody works at, with a seed that is left."""
-        places = [(i + 1) / (self.side + 1) for i in range(self.side)]
-        if self.known is None or self.known.samples is None:
-            samples = np.linspace(0, self.asked.levels[-1].sparsity, 1001)
-        else:
-            samples = np.minimum(self.known.samples, 1.0)
-        at = [float((samples <= level.sparsity).mean()) for level in pending]
-        # The quantile that is farthest from those already worked at.
-        place = max(places, key=lambda p: min((abs(p - x) for x in at), default=1 - abs(p - 0.5)))
-        # Between two patterns the one below may hold, and the one above may not.
-        wanted = float(np.quantile(samples, place))
-        low, high = np.quantile(samples, [0.005, 0.995])
-        free = [
-            level
-            for level in self.asked.levels
-            if self._left(level)
-            and (self.asked.patterned or low - STEP <= level.sparsity <= high + STEP)
-        ]
-        if self.asked.patterned:
-            near = {level: float((samples >= level.sparsity).mean()) for level in free}
-            open_ = [level for level in free if 0.005 < near[level] < 0.995]
-            if not open_:
-                level = self._unmeasured(float(np.quantile(self._choosable(), 0.5)))
-                return (level, self.asked.seeds[0]) if level in free and level else None
-            level = min(open_, key=lambda one: abs(near[one] - (1 - place)))
-        else:
-            if not free:
-                return None
-            level = min(free, key=lambda one: abs(one.sparsity - wanted))
-        return level, self._left(level)[0]
+        free = [level for level in self.asked.levels if self._left(level)]
+        samples = None if self.known is None else self.known.samples
+        level = choice.by_posterior(samples, free, pending, self.side)
+        if level is None and self.asked.patterned and self.known is not None:
+            level = self._unmeasured(float(np.median(self._choosable())))
+        return (level, self._left(level)[0]) if level in free and level else None
 
     # ------------------------------------------------------------------ where nothing is scattered
 
@@ -287,11 +271,11 @@ class Search(State):
         """How near the two ends of a bracket may come."""
         if not self.asked.patterned:
             return GAP
-        below, above = self._bracket()
+        below, above = self.bracket()
         between = [x for x in self.asked.levels if below < x.sparsity < above]
         return np.inf if not between else 0.0
 
-    def _bracket(self) -> tuple[float, float]:
+    def bracket(self) -> tuple[float, float]:
         """The largest sparsity before the first that is too much, and that one."""
         above = self.asked.levels[-1].sparsity + STEP
         below = 0.0
@@ -303,12 +287,10 @@ class Search(State):
 
     def _by_halving(self) -> tuple[Level, int] | None:
         """The middle of the bracket; then the ends of what the examples leave open."""
-        below, above = self._bracket()
         free = [level for level in self.asked.levels if self._left(level)]
-        between = [level for level in free if below < level.sparsity < above]
-        if between and above - below > self._gap():
-            middle = (below + above) / 2
-            return min(between, key=lambda one: abs(one.sparsity - middle)), self.asked.seeds[0]
+        middle = choice.by_halving(self.bracket(), self._gap(), free)
+        if middle is not None:
+            return middle, self.asked.seeds[0]
         if self.known is None or self.known.low is None or self.asked.patterned:
             return None
         there = np.array([0.0, *(row["sparsity"] for row in self.levels)])

@@ -36,6 +36,9 @@ class Progress:
         self._rows: dict[int, tuple[str, str]] = {}
 
     def __enter__(self) -> Progress:
+        runs = sum(row["n"] for row in self._search.levels)
+        if runs:
+            self._line(f"in the database: {runs} pruned runs · {_bracket(self._search)}")
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -95,11 +98,17 @@ class Progress:
 def _bracket(search: Search) -> str:
     """Where the critical sparsity lies, as far as is known."""
     known = search.known
-    if known is None or known.low is None or known.high is None:
+    if known is None:
         return ""
+    low, high = (known.low, known.high) if search.asked.trains else search.bracket()
+    if low is None or high is None:
+        return ""
+    if search.asked.patterned:
+        names = {level.sparsity: level.words for level in search.asked.levels} | {0.0: "dense"}
+        ends = [names[min(names, key=lambda x: abs(x - end))] for end in (low, high)]
+        return ends[0] if ends[0] == ends[1] else f"between {ends[0]} and {ends[1]}"
     top = search.asked.levels[-1].sparsity
-    high = f"{known.high:.0%}" if known.high <= top else f"more than {top:.0%}"
-    return f"between {known.low:.0%} and {high}"
+    return f"between {low:.0%} and {f'{high:.0%}' if high <= top else f'more than {top:.0%}'}"
 
 
 def show(found: Advice, asked: Question, plot: Path | None, as_json: bool) -> None:

@@ -152,12 +152,12 @@ def _curve(cube: Floats, x: Floats, tolerance: float) -> Floats:
     end = left * np.exp(0.05 + parameter(6) * np.log(3 / left))
     power = 0.4 * 25 ** parameter(7)
     reached = np.minimum((left / end) ** (1 / power), 0.999)
-    begins = (c - reached) / (1 - reached)
-    rise = end * np.clip((x - begins) / (1 - begins), 0, 10) ** power
+    begins = (c - reached * REACH) / (1 - reached)
+    rise = end * np.maximum((x - begins) / np.maximum(REACH - begins, LEAST), 0) ** power
     mixed = np.clip(1.4 * parameter(3) - 0.2, 0, 1)
     # What comes only above c.
     again = c + np.maximum(REACH - c, 0.001) * parameter(8)
-    late = parameter(9) ** 3 * np.maximum(x - again, 0) / np.maximum(1 - again, 0.05)
+    late = parameter(9) ** 3 * np.maximum(x - again, 0) / np.maximum(REACH - again, 0.05)
     drop = early + mixed * rise + (1 - mixed) * step + late
     return np.asarray(np.minimum(np.where(x == 0, 0.0, drop), 1.0))
 

@@ -64,36 +64,55 @@ class Known:
         return np.inf if self.low is None or self.high is None else self.high - self.low
 
 
-def grouped(rows: Sequence[Row]) -> list[list[Row]]:
-    """The pruned cells of each way, sparsities rising."""
+@dataclass(frozen=True)
+class Way:
+    """The cells of one way of pruning, and the dense one that they are compared with.
+
+    Attributes:
+        levels: pruned cells, sparsities rising, one kind of pattern.
+        dense: with all its seeds, also those that no level has yet.
+    """
+
+    levels: list[Row]
+    dense: Row
+
+    @property
+    def scatters(self) -> bool:
+        """Whether its runs were trained, by several seeds: their interval is over those."""
+        trained = self.levels[0]["data_fraction"] is not None
+        return trained and len(self.dense["_seeds"]) > 1
+
+
+def grouped(rows: Sequence[Row]) -> list[Way]:
+    """The ways of pruning among some cells."""
+    dense: dict[tuple[object, ...], Row] = {}
     places: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        pruned = not cells.plain(row) and row["pattern"] and not row["quantization"]
-        if pruned and row["mean_relative_drop"] is not None:
+        near = (row["recipe"], row["split"])
+        if cells.plain(row) and not row["quantization"]:
+            if near not in dense or (row["bits"] or 0) > (dense[near]["bits"] or 0):
+                dense[near] = row
+        elif row["pattern"] and not row["quantization"] and row["mean_relative_drop"] is not None:
             key = (*(row[name] for name in WAY), cells.kind_of(row))
             places.setdefault(key, []).append(row)
-    return [sorted(own, key=cells.level) for own in places.values()]
+    return [
+        Way(sorted(own, key=cells.level), dense[own[0]["recipe"], own[0]["split"]])
+        for own in places.values()
+    ]
 
 
-def scatters(levels: Sequence[Row]) -> bool:
-    """Whether its runs were trained, by several seeds: their interval is over those."""
-    return levels[0]["data_fraction"] is not None and len(_dense(levels)) > 1
-
-
-def known(
-    levels: Sequence[Row], answers: Answers, tolerance: float, *, interval: bool = True
-) -> Known:
+def known(way: Way, answers: Answers, tolerance: float, *, interval: bool = True) -> Known:
     """What the cells of one way say.
 
     Args:
-        levels: its cells, sparsities rising, one kind of pattern.
+        way: its cells.
         answers: of their runs.
         tolerance: drop that still counts as none.
         interval: whether to work out how sure it is, which takes time.
     """
-    steps = _steps(levels)
-    if interval and scatters(levels):
-        return _over_seeds(levels, tolerance, steps)
+    levels, steps = way.levels, _steps(way.levels)
+    if interval and way.scatters:
+        return _over_seeds(way, tolerance, steps)
     xs = [row["sparsity"] for row in levels]
     weights = [float(row["n"]) for row in levels]
     drops = np.array([[row["mean_relative_drop"] for row in levels]])
@@ -103,7 +122,7 @@ def known(
         return found if steps is None else steps(found)
 
     own = float(critical_of(drops)[0])
-    if not interval or len(_dense(levels)) > 1:
+    if not interval:
         return Known(own, None, None, Over(None, ""))
     drawn, over = resampling.drops(levels, answers)
     if drawn is None:
@@ -120,23 +139,13 @@ def _steps(levels: Sequence[Row]) -> Callable[[Floats], Floats] | None:
     return lambda found: np.asarray(steps[(steps[None] <= found[:, None] + 1e-12).sum(axis=1) - 1])
 
 
-def _dense(levels: Sequence[Row]) -> dict[int, float]:
-    """Scores of the dense runs that the cells are compared with, by run."""
-    return {
-        one.dense_run: one.dense_score
-        for row in levels
-        for one in row["_seeds"]
-        if one.dense_run is not None and one.dense_score is not None
-    }
-
-
-def observed(levels: Sequence[Row]) -> tuple[Observed, tuple[Unlearnt, ...]]:
+def observed(way: Way) -> tuple[Observed, tuple[Unlearnt, ...]]:
     """Scores of a way's runs, the higher the better, and the runs that are left out of them."""
-    first = levels[0]
+    levels, first = way.levels, way.dense
     guess = None if first["metric"] in LOWER_IS_BETTER else chance.chance(first)
-    dense = _dense(levels)
-    learnt = {run: s for run, s in dense.items() if _has_learnt(s, guess)} or dense
-    left = [Unlearnt(run, 0.0, None) for run in dense if run not in learnt]
+    dense = first["_seeds"]
+    learnt = [one for one in dense if _has_learnt(one.score, guess)] or dense
+    left = [Unlearnt(one.run, 0.0, one.seed) for one in dense if one not in learnt]
     scores: dict[float, tuple[float, ...]] = {}
     learns_above = False
     for row in reversed(levels):
@@ -146,7 +155,7 @@ def observed(levels: Sequence[Row]) -> tuple[Observed, tuple[Unlearnt, ...]]:
         left += [Unlearnt(o.run, row["sparsity"], o.seed) for o in row["_seeds"] if o not in chosen]
         if chosen:
             scores[row["sparsity"]] = tuple(_good(one.score, first["metric"]) for one in chosen)
-    means = tuple(_good(score, first["metric"]) for score in learnt.values())
+    means = tuple(_good(one.score, first["metric"]) for one in learnt)
     return Observed(means, dict(sorted(scores.items()))), tuple(left)
 
 
@@ -158,10 +167,8 @@ def _good(score: float, metric: str) -> float:
     return 1 / score if metric in LOWER_IS_BETTER else score
 
 
-def _over_seeds(
-    levels: Sequence[Row], tolerance: float, steps: Callable[[Floats], Floats] | None
-) -> Known:
-    scores, left = observed(levels)
+def _over_seeds(way: Way, tolerance: float, steps: Callable[[Floats], Floats] | None) -> Known:
+    scores, left = observed(way)
     found = posterior(scores, tolerance)
     limit = 1.0 if steps is None else max(scores.levels, default=0.0)
 
@@ -170,7 +177,7 @@ def _over_seeds(
         return below if steps is None else steps(below)
 
     critical, low, high = found.interval(chosen)
-    seeds = {one.seed for row in levels for one in row["_seeds"]}
+    seeds = {one.seed for row in (way.dense, *way.levels) for one in row["_seeds"]}
     words = f"{scores.runs} runs of {len(seeds)} seeds"
     return Known(
         critical, low, high, Over("seeds", words), found, found.samples, left,

@@ -104,8 +104,8 @@ TAKEN_OVER = ("max_length", "mixed_precision", *specs.CONDITION_FIELDS)
 def as_trained(values: dict[str, Any], task: Task, located: Located) -> dict[str, Any]:
     """Fill in what was not given: the task's first split, and the settings of the fine-tuning."""
     values["split"] = check_split(task, values.get("split") or task.evaluation_splits[0])
-    run = located.run
-    trained = run.spec if run and run.kind == "finetune" and run.task == task.name else {}
+    run = located.trained
+    trained = run.spec if run and run.task == task.name else {}
     for name in TAKEN_OVER:
         if values.get(name) is None:
             values.pop(name, None)

@@ -54,7 +54,7 @@ class EvalRequest(Request):
         spec, task, located = self.spec, self.task, self.located
         checks.check_measuring(spec, task, located.source)
         timing.check_kernels(spec, located.source, located.columns.get("pattern"))
-        trained = located.run is not None and located.run.kind == "finetune"
+        trained = located.trained is not None
         columns = {
             **located.columns,
             **conditions.task_columns(task, spec, spec.split, self.workspace.data_dir),
@@ -115,8 +115,8 @@ def _eval_recipe(
     workspace: OpenWorkspace, spec: EvalSpec, task: Task, located: Located, data: str, rule: int
 ) -> str:
     """The fine-tuning's own recipe where the evaluation repeats its measurement, else a new one."""
-    trained, own = located.run, frozenset({"seed"})
-    if trained is not None and trained.kind == "finetune" and trained.task == task.name:
+    trained, own = located.trained, frozenset({"seed"})
+    if trained is not None and trained.task == task.name:
         plain = EvalSpec.model_fields
         same = all(trained.spec.get(name, plain[name].default) == getattr(spec, name)
                    for name in conditions.TAKEN_OVER)  # fmt: skip

@@ -109,6 +109,7 @@ class FinetuneRequest(Request):
             columns |= {name: base.columns.get(name) for name in PRUNED}
         else:
             columns["sparsity"] = 0.0
+        columns["schedule"] = None  # whatever was trained before, it is pruned before this
         if spec.schedule == "iterative":
             rounds, end = spec.schedule_rounds, spec.schedule_end
             columns["schedule"] = f"iterative, {rounds} rounds to {end:.0%}"

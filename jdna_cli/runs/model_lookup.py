@@ -26,6 +26,7 @@ class Located:
     source: ModelSource
     run: Run | None
     columns: Mapping[str, Any]
+    trained: Run | None = None  # the fine-tuning that it comes from, pruned since or not
 
     @property
     def recipe(self) -> str:
@@ -114,7 +115,15 @@ def written_by(workspace: OpenWorkspace, number: int) -> Located:
     if folder != source.folder:
         mask = folder / "mask.safetensors" if source.mask else None
         source = ModelSource(source.name, folder, source.identity, mask)
-    return Located(source, run, {**columns, "regime": run.regime or kept})
+    trained = _training_of(workspace, run)
+    return Located(source, run, {**columns, "regime": run.regime or kept}, trained)
+
+
+def _training_of(workspace: OpenWorkspace, run: Run) -> Run | None:
+    """The fine-tuning that wrote a model, or the one that it was pruned from."""
+    while run.kind == "prune" and run.parent is not None:
+        run = workspace.ledger.get(run.parent)
+    return run if run.kind == "finetune" else None
 
 
 def _unpacked(workspace: OpenWorkspace, folder: Path, identity: str) -> Path:

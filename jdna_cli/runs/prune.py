@@ -24,6 +24,7 @@ from jdna_cli.store.identity import has_weights, is_packed
 from jdna_cli.store.ledger import NewRun
 from jdna_cli.store.tables import Run
 
+AFTER = "after training"  # in column `schedule`
 P = TypeVar("P", PruneSpec, FinetuneSpec)
 
 
@@ -173,7 +174,7 @@ def step(columns: Mapping[str, Any]) -> str:
         plain = columns["pattern"] == "unstructured"
         amount = f"{columns['sparsity']:.4g}" if plain else columns["pattern"]
         words = [amount, columns.get("criterion"), columns.get("scope")]
-    words += [columns.get(name) for name in ("allocation", "calibration", "prunable")]
+    words += [columns.get(name) for name in ("schedule", "allocation", "calibration", "prunable")]
     return " ".join(str(word) for word in words if word)
 
 
@@ -189,6 +190,8 @@ def columns(spec: PruneSpec | FinetuneSpec, base: Located) -> dict[str, Any]:
         length = f"{spec.calibration_samples} × {spec.calibration_length}"
         dense = "" if spec.sequential else ", not sequential"
         found["calibration"] = f"{name}, {length}{dense}"
+    if base.trained is not None:
+        found["schedule"] = AFTER
     if spec.allocation is not None:
         found["allocation"] = spec.allocation
         if allocation.is_file(spec.allocation):

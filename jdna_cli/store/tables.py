@@ -126,7 +126,9 @@ class Run(SQLModel, table=True):
     quantization: str | None = _text("how weights were rounded; empty where they were not")
     calibration: str | None = _text("what the choice of weights was calibrated on")
     pruning_seed: int | None = _integer("seed of what the choice of weights draws")
-    schedule: str | None = _text("iterative: pruned in rounds while it was trained; else empty")
+    schedule: str | None = _text(
+        "when it was pruned, if not once before it was trained: iterative, or after training"
+    )
     teacher: str | None = _text("whose outputs it was distilled from, with weight and temperature")
     dtype: str | None = _text("type of the weights in memory when it was measured")
     data_fraction: float | None = _number("fraction of the training set used")

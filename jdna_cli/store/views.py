@@ -39,7 +39,8 @@ _PRUNING = {
     "bits_per_weight": "bits of the prunable weights in their compact form, per weight",
     "quantization": "how weights were rounded; empty where they were not",
     "calibration": "what the choice of weights was calibrated on",
-    "schedule": "iterative: pruned in rounds while it was trained",
+    "schedule": "when it was pruned, if not once before it was trained: iterative, or after "
+    "training",
     "teacher": "whose outputs it was distilled from",
     "data_fraction": "fraction of the training set used",
     "options": "options of a question, where some were taken away",

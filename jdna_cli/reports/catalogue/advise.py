@@ -3,7 +3,7 @@
 For each model and way of pruning: the critical sparsity, the largest at which the drop is not above
 the tolerance. Of runs that were trained, by several seeds, it is the median of its posterior under
 a curve that rises (`reports/critical_sparsity.py`), with the 95 % interval over seeds; for at most
-24 ways at a time. Of evaluations drops are made monotone (isotonic regression), and the interval is
+12 ways at a time. Of evaluations drops are made monotone (isotonic regression), and the interval is
 a bootstrap over the examples where their answers were saved.
 """
 
@@ -17,29 +17,31 @@ from jdna_cli.reports import cells, chance, predictions, ways
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
-from jdna_cli.reports.ways import WAY, Known
+from jdna_cli.reports.ways import WAY, Known, Way
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 HEADING = "How much may be pruned"
 EMPTY = "no advice yet: `jdna advise MODEL --task T` finds how much may go"
-MOST = 24  # ways of trained runs whose intervals are worked out at a time
+MOST = 12  # ways of trained runs whose intervals are worked out at a time
 
 
 def rows(source: Source) -> list[Row]:
     """One row per model, task and way of pruning, those that may lose most first."""
     found = ways.grouped(cells.labelled(source))
     answers = predictions.of(source)
-    few = sum(map(ways.scatters, found)) <= MOST
+    few = sum(way.scatters for way in found) <= MOST
     rows = [
-        row_of(own, ways.known(own, answers, source.tolerance, interval=few), answers,
+        row_of(own, ways.known(own, answers, source.tolerance, interval=few or not own.scatters),
+               answers,
                source.tolerance)
         for own in found
     ]  # fmt: skip
     return sorted(rows, key=lambda row: (row["task"], row["model"], -row["critical_sparsity"]))
 
 
-def row_of(levels: list[Row], known: Known, answers: predictions.Answers, tolerance: float) -> Row:
+def row_of(way: Way, known: Known, answers: predictions.Answers, tolerance: float) -> Row:
     """What is known of one way, as a row of the report."""
+    levels = way.levels
     first, patterned = levels[0], cells.kind_of(levels[0]) == "N:M"
     xs = [row["sparsity"] for row in levels]
     row = {name: first[name] for name in ("model", "task", "label", "split", "metric", *WAY[3:])}
@@ -47,10 +49,11 @@ def row_of(levels: list[Row], known: Known, answers: predictions.Answers, tolera
         "way": cells.way(first, ("bits", "pattern")), "kind": cells.kind_of(first),
         "tolerance": tolerance, "critical_sparsity": known.critical,
         "ci_low": known.low, "ci_high": known.high, "interval_over": known.over.kind,
-        "resampled": known.over.words, "dense_score": first["dense_score"], "levels": len(levels),
+        "resampled": known.over.words, "dense_score": way.dense["score"], "levels": len(levels),
         "highest_level": xs[-1], "n": min(row["n"] for row in levels),
-        "runs": sum(row["n"] for row in levels), "seeds": max(row["n"] for row in levels),
-        "at_chance": chance.at_chance(first, answers),
+        "runs": sum(row["n"] for row in levels),
+        "seeds": max(row["n"] for row in (way.dense, *levels)),
+        "at_chance": chance.at_chance(way.dense, answers),
         "unlearnt": [one._asdict() for one in known.unlearnt],
         "falls": [list(pair) for pair in known.falls],
     }  # fmt: skip
@@ -122,6 +125,11 @@ def sentence(row: Row) -> str:
 def _ends(row: Row) -> str:
     """The interval in words; above all that was measured nothing is known."""
     high = row["ci_high"]
+    if row["kind"] == "N:M":
+        names = {one["sparsity"]: one["pattern"] for one in row["_levels"]} | {0.0: "dense"}
+        ends = dict.fromkeys(names[min(names, key=lambda x: abs(x - end))]
+                             for end in (row["ci_low"], high))  # fmt: skip
+        return " to ".join(ends)
     top = max(row["highest_level"], row["critical_sparsity"])
     if row["kind"] == "unstructured" and high > top + 0.01:
         return f"from {row['ci_low']:.0%} to more than {top:.0%}, the largest measured,"
