@@ -6,7 +6,15 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from jdna_cli.specs import EvalSpec, FinetuneSpec, HarnessSpec, InterpolateSpec, PruneSpec, Spec
+from jdna_cli.specs import (
+    EvalSpec,
+    FinetuneSpec,
+    HarnessSpec,
+    InterpolateSpec,
+    PruneSpec,
+    ScanSpec,
+    Spec,
+)
 
 # Where a command's own default is not the field's: left out, they are as in the fine-tuning, as
 # the task or the criterion says.
@@ -17,7 +25,7 @@ def words(kind: str, values: Mapping[str, Any]) -> list[str]:
     """The words of `jdna KIND` with each value that is given; None and False are not.
 
     Args:
-        kind: prune, finetune, eval, or interpolate.
+        kind: prune, finetune, eval, interpolate, or scan.
         values: fields of its spec, by name, and options that are no fields, as `home`.
     """
     words = ["jdna", kind, str(values["model"])]
@@ -25,10 +33,12 @@ def words(kind: str, values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if name in ("model", "other") or value is None:
             continue
-        renamed = name == "batch_size" and kind in ("eval", "interpolate")
+        renamed = name == "batch_size" and kind in ("eval", "interpolate", "scan")
         flag = f"--{'eval-batch-size' if renamed else name.replace('_', '-')}"
         if name == "sequential" and not value:
             words.append("--no-sequential")
+        elif name == "sparsities":
+            words += [flag, ",".join(f"{number:g}" for number in value)]
         elif name == "harness":
             words += [flag, ",".join(value)]
         elif isinstance(value, bool):
@@ -71,6 +81,6 @@ def _class_of(kind: str, stored: Mapping[str, Any]) -> type[Spec]:
     if "harness" in stored:
         return HarnessSpec
     known: dict[str, type[Spec]] = {
-        one.kind: one for one in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec)
+        one.kind: one for one in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec, ScanSpec)
     }
     return known[kind]

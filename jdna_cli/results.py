@@ -63,6 +63,22 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Sensitivity:
+    """What a task lost when one kind of matrix of one block was pruned, and nothing else.
+
+    `score` is the task's main metric; `weights` counts those of the tensors together.
+    """
+
+    block: str
+    matrix: str
+    sparsity: float
+    tensors: tuple[str, ...]
+    weights: int
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True)
 class Movement:
     """How far one tensor's weights have moved from their pre-trained values, at one step.
 
@@ -88,6 +104,7 @@ class Outcome:
     layers: tuple[LayerSparsity, ...] = ()
     points: tuple[Point, ...] = ()
     movements: tuple[Movement, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
     bits: int | None = None
     bits_per_weight: float | None = None  # of the prunable weights, in their compact form
     device: str = ""

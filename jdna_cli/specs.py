@@ -256,6 +256,52 @@ class EvalSpec(TaskConditions):
     kernels: Kernels = "dense"
 
 
+class ScanSpec(TaskConditions):
+    """Prune each kind of matrix of each block alone, and measure what that does to a task."""
+
+    kind: ClassVar[str] = "scan"
+    neutral: ClassVar[frozenset[str]] = frozenset({"batch_size", "total"})
+    named: ClassVar[frozenset[str]] = frozenset({"model", "calibration"})
+
+    model: str
+    task: str
+    split: str
+    sparsities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5,), min_length=1)
+    total: float = Field(0.5, gt=0, lt=1)
+    criterion: str = "magnitude"
+    scope: Literal["layer", "row"] = "layer"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    calibration: str | None = None
+    calibration_samples: int = Field(128, ge=1)
+    calibration_length: int = Field(2048, ge=2)
+    pruning_seed: int = Field(0, ge=0, le=MOST_SEED)
+    batch_size: BatchSize = "auto"
+    max_length: int = Field(128, ge=4)
+    mixed_precision: Precision = "no"
+    shots: int = Field(0, ge=0)
+    chat: bool = False
+    limit: int | None = Field(None, ge=1)
+    stride: int | None = Field(None, ge=1)
+    label_order: str | None = None
+    seed: int = Field(0, ge=0, le=MOST_SEED)
+
+    @field_validator("sparsities")
+    @classmethod
+    def _each_once(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(values)))
+
+    def prune_spec(self) -> PruneSpec:
+        """How a matrix is pruned, to the largest sparsity."""
+        own = {k: v for k, v in self.model_dump().items() if k in PruneSpec.model_fields}
+        return PruneSpec(**own, sparsity=self.sparsities[-1])
+
+    def eval_spec(self) -> EvalSpec:
+        """How the model is measured."""
+        own = {k: v for k, v in self.model_dump().items() if k in EvalSpec.model_fields}
+        return EvalSpec(**own)
+
+
 class HarnessSpec(Spec):
     """Measure a model by the LM evaluation harness."""
 

@@ -23,6 +23,7 @@ from jdna_cli.cli.commands.finetune import finetune
 from jdna_cli.cli.commands.interpolate import interpolate
 from jdna_cli.cli.commands.prune import prune
 from jdna_cli.cli.commands.report import report
+from jdna_cli.cli.commands.scan import scan
 from jdna_cli.cli.commands.sweep import sweep
 from jdna_cli.compute import threads
 from jdna_cli.console import say
@@ -119,6 +120,7 @@ app.command("eval", epilog=examples.of("eval"))(evaluate)
 app.command("interpolate", epilog=examples.of("interpolate"))(interpolate)
 app.command("report", epilog=examples.of("report"))(report)
 app.command("advise", epilog=examples.of("advise"))(advise)
+app.command("scan", epilog=examples.of("scan"))(scan)
 app.command("sweep", epilog=examples.of("sweep"))(sweep)
 app.command("demo", epilog=examples.of("demo"))(demo)
 app.add_typer(runs.runs, name="runs")

@@ -32,6 +32,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jdna advise ./MiniLM --task rte --tolerance 2% --budget 30m --patterns 8",
         "jdna advise ./SmolLM2 --task wikitext2 --tolerance 10% --no-finetune",
     ),
+    "scan": (
+        "jdna scan ./SmolLM2 --task wikitext2 --limit 4 --plot heat.png",
+        "jdna scan run:2 --task rte --sparsities 0.5,0.75 --total 0.6 --out mine.toml",
+    ),
     "sweep": (
         "jdna sweep --list",
         "jdna sweep cross-task/small --workers 2",

@@ -79,6 +79,11 @@ def as_json(done: RecordedRun) -> dict[str, Any]:
         points = done.outcome.points
         as_object["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
         as_object["barrier"] = as_object["metrics"]["barrier"]
+    if done.run.kind == "scan":
+        dense = as_object["metrics"]["loss"]
+        as_object["sensitivities"] = [
+            {**asdict(one), "rise": one.loss - dense} for one in done.outcome.sensitivities
+        ]
     return as_object
 
 
@@ -112,6 +117,8 @@ def show(done: RecordedRun, json_asked: bool, plot: Path | None = None) -> None:
     else:
         if run.kind == "interpolate":
             _print_points(done)
+        if run.kind == "scan":
+            _print_scan(outcome)
         metrics = outcome.metrics
         tell(" · ".join(f"{name} {format_number(value)}" for name, value in metrics.items()))
         if outcome.protocol:
@@ -186,6 +193,7 @@ def title(run: Run) -> str:
         "prune": "rounded" if run.quantization else "pruned",
         "finetune": "fine-tuned",
         "eval": "evaluated",
+        "scan": "scanned",
     }
     parts = [f"{what.get(run.kind, 'interpolated')} {short(run.model)}"]
     if run.task:
@@ -233,6 +241,15 @@ def _print_points(done: RecordedRun) -> None:
     for p in done.outcome.points:
         bar = "█" * round(30 * p.loss / highest) if highest > 0 else ""
         print(f"{p.alpha:6.2f} {p.loss:8.4f} {p.score:9.4f}  {bar}")
+
+
+def _print_scan(outcome: Outcome) -> None:
+    """Blocks by kinds of matrices: how far the loss rose at each sparsity."""
+    from jdna_cli.reports.rendering import tables
+    from jdna_cli.reports.scans import grid
+
+    for section in grid(outcome.sensitivities, outcome.metrics["loss"]):
+        print(tables.sections_as_text([section], "table"), end="")
 
 
 def format_number(value: float) -> str:

@@ -64,7 +64,7 @@ def evaluate(
     timed: tuple[Measurement, ...] = ()
     if spec.kernels != "dense":
         timed = (timing.use_semi_structured(model, scorer, part.encoded, measuring),)
-    found = _measured(scorer, model, part.encoded, measuring)
+    found = measured(scorer, model, part.encoded, measuring)
     if spec.time:
         timed += timing.measure(model, scorer, part.encoded, measuring)
     numbers = {"loss": found.loss, **found.scores}
@@ -81,7 +81,7 @@ def evaluate(
     return outcome
 
 
-def _measured(scorer: Scorer, model: nn.Module, encoded: Any, measuring: EvalContext) -> EvalResult:
+def measured(scorer: Scorer, model: nn.Module, encoded: Any, measuring: EvalContext) -> EvalResult:
     """Measure; where memory does not suffice, by smaller batches, if none were asked for."""
     while True:
         try:

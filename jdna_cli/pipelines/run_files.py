@@ -29,6 +29,8 @@ def write_records(target: Path, spec: Spec, outcome: Outcome) -> None:
         for m in outcome.measurements:
             row = {"split": m.split, "name": m.name, "value": m.value, "step": m.step}
             file.write(json.dumps(row) + "\n")
+        for one in outcome.sensitivities:
+            file.write(json.dumps(vars(one)) + "\n")
         for p in outcome.points:
             row = {"alpha": p.alpha, "loss": p.loss, "score": p.score}
             file.write(json.dumps(row) + "\n")

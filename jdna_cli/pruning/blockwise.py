@@ -195,7 +195,7 @@ def _of_block(
         statistics = _told(plan, seen, there, name, samples)
         if ".experts." in name and statistics.tokens < _width(plan, name):
             few.append(statistics.tokens)
-        found.append(_settled(plan, name, statistics, device, notes))
+        found.append(settled(plan, name, statistics, device, notes))
     if few:
         notes.append(
             f"{block.name}: {len(few)} matrices of experts saw fewer tokens than they have inputs, "
@@ -208,7 +208,7 @@ def _width(plan: PrunePlan, name: str) -> int:
     return plan.stored[name].shape[plan.chosen[name]]
 
 
-def _settled(
+def settled(
     plan: PrunePlan, name: str, statistics: Statistics, device: torch.device, notes: list[str]
 ) -> Change:
     """One tensor pruned or rounded by its statistics; its file's values are the start."""

@@ -26,6 +26,8 @@ NAMES = (UNIFORM, GLOBAL, ERK, OWL)
 
 OUTLIER = 5.0  # times the mean score of its block: M of OWL
 REACH = 0.08  # how far a block's sparsity may lie from the mean: λ of OWL
+LARGEST = 0.95  # sparsity that a scan's allocation gives a unit at most
+POWER = 3.0  # of the rise of the loss in the sparsity, where one sparsity alone was measured
 SLACK = 0.001  # of the total, that a file may miss it by: its numbers are rounded
 
 
@@ -84,6 +86,61 @@ def owl(outliers: Sequence[float], sizes: Sequence[int], sparsity: float) -> lis
         kept = sum(d * n for d, n in zip(densities(middle), sizes, strict=True))
         below, above = (middle, above) if kept < (1 - sparsity) * total else (below, middle)
     return [1 - d for d in densities(above)]
+
+
+def by_sensitivity(
+    rises: Mapping[str, Mapping[float, float]], sizes: Mapping[str, int], sparsity: float
+) -> dict[str, float]:
+    """Sparsities that raise the loss least, where each unit's rise is known when it goes alone.
+
+    A unit's rise is taken as a · s^p, with one p for all (least squares of the logarithms) and an a
+    of its own; the rises of several as their sum. The minimum under the total is where
+    a · p · s^(p-1) / size is the same for all units, each at most `LARGEST`.
+
+    Args:
+        rises: of each unit, the rise of the loss by sparsity.
+        sizes: its number of weights.
+        sparsity: of all together.
+    """
+    power = _power(rises)
+    known = {
+        name: sum(max(r, 0.0) * s**power for s, r in own.items())
+        / sum(s ** (2 * power) for s in own)
+        for name, own in rises.items()
+    }
+    positive = sorted(a for a in known.values() if a > 0)
+    if not positive:
+        return dict.fromkeys(rises, sparsity)
+    # A rise that noise has made none is not nothing.
+    least = positive[len(positive) // 2] / 20
+    steep = {name: max(a, least) / sizes[name] for name, a in known.items()}
+    total = sum(sizes.values())
+
+    def shares(height: float) -> dict[str, float]:
+        return {n: min(LARGEST, (height / x) ** (1 / (power - 1))) for n, x in steep.items()}
+
+    low, high = 0.0, max(steep.values())
+    for _ in range(200):
+        middle = (low + high) / 2
+        lost = sum(share * sizes[name] for name, share in shares(middle).items())
+        low, high = (middle, high) if lost < sparsity * total else (low, middle)
+    return shares(high)
+
+
+def _power(rises: Mapping[str, Mapping[float, float]]) -> float:
+    """How fast rises grow with the sparsity, within units: how high they are is no matter."""
+    x: list[float] = []
+    y: list[float] = []
+    for own in rises.values():
+        points = [(math.log(s), math.log(r)) for s, r in own.items() if r > 0]
+        if len(points) > 1:
+            middle = [sum(c) / len(points) for c in zip(*points, strict=True)]
+            x += [a - middle[0] for a, _ in points]
+            y += [b - middle[1] for _, b in points]
+    spread = math.fsum(a * a for a in x)
+    if spread == 0:
+        return POWER
+    return min(8.0, max(1.5, math.fsum(a * b for a, b in zip(x, y, strict=True)) / spread))
 
 
 def exactly(

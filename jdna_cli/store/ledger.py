@@ -33,6 +33,7 @@ from jdna_cli.store.tables import (
     Owner,
     Point,
     Run,
+    Sensitivity,
     Status,
 )
 
@@ -289,6 +290,8 @@ class Ledger(RunReader):
                 )
             for moved in outcome.movements:
                 session.add(Dynamics(run=number, **vars(moved)))
+            for one in outcome.sensitivities:
+                session.add(Sensitivity(run=number, **{**vars(one), "tensors": list(one.tensors)}))
             for p in outcome.points:
                 session.add(Point(run=number, alpha=p.alpha, loss=p.loss, score=p.score))
             session.commit()

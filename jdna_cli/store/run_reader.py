@@ -13,7 +13,7 @@ from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.results import Outcome
 from jdna_cli.specs import ModelSource
 from jdna_cli.store.identity import REMEMBERED, Identities, has_weights, is_content
-from jdna_cli.store.tables import Dynamics, File, Layer, Metric, Point, Run, Status
+from jdna_cli.store.tables import Dynamics, File, Layer, Metric, Point, Run, Sensitivity, Status
 
 MOST_RUNS = 2**31 - 1  # what a number of a run can be
 
@@ -92,6 +92,13 @@ class RunReader:
                 .where(Dynamics.run == number)
                 .order_by(col(Dynamics.step), col(Dynamics.tensor))
             )
+            scanned = session.exec(
+                select(Sensitivity)
+                .where(Sensitivity.run == number)
+                .order_by(
+                    col(Sensitivity.block), col(Sensitivity.matrix), col(Sensitivity.sparsity)
+                )
+            )
             return Outcome(
                 measurements=tuple(
                     results.Measurement(m.split, m.name, m.value, m.step) for m in metrics
@@ -102,6 +109,12 @@ class RunReader:
                 points=tuple(results.Point(p.alpha, p.loss, p.score) for p in points),
                 movements=tuple(
                     results.Movement(**row.model_dump(exclude={"run"})) for row in moved
+                ),
+                sensitivities=tuple(
+                    results.Sensitivity(
+                        **{**row.model_dump(exclude={"run"}), "tensors": tuple(row.tensors)}
+                    )
+                    for row in scanned
                 ),
                 bits=run.bits,
                 bits_per_weight=run.bits_per_weight,

@@ -89,7 +89,7 @@ class Run(SQLModel, table=True):
         default=None,
         sa_column=sa.Column(sa.Integer, primary_key=True, doc="number of the run, as in run:ID"),
     )
-    kind: str = _text("prune, finetune, eval, or interpolate", null=False)
+    kind: str = _text("prune, finetune, eval, interpolate, or scan", null=False)
     status: str = _text("running, finished, failed, or interrupted", null=False, index=True)
     spec: dict[str, Any] = _json("what was asked, every field of the command's spec")
     fingerprint: str = _text(
@@ -278,6 +278,30 @@ class Point(SQLModel, table=True):
     )
     loss: float = _number("mean loss there", null=False)
     score: float = _number("the task's main metric there", null=False)
+
+
+class Sensitivity(SQLModel, table=True):
+    """What one kind of matrix of one block is worth to a task."""
+
+    __tablename__ = "sensitivity"
+    __table_args__ = (
+        {"info": {"description": "One row per kind of matrix, block and sparsity of a scan: what "
+                  "the task lost when that alone was pruned. The dense loss and score are the "
+                  "run's own metrics."}},
+    )  # fmt: skip
+
+    run: int = _of_run("the run", key=True)
+    block: str = Field(sa_column=sa.Column(sa.Text, primary_key=True, doc="name of the block"))
+    matrix: str = Field(
+        sa_column=sa.Column(sa.Text, primary_key=True, doc="what kind of matrix in there")
+    )
+    sparsity: float = Field(
+        sa_column=sa.Column(sa.Double, primary_key=True, doc="what it was pruned to")
+    )
+    tensors: list[str] = _json("names of its tensors in the file")
+    weights: int = _integer("how many weights they have together", null=False)
+    loss: float = _number("loss of the task then", null=False)
+    score: float = _number("the task's main metric then", null=False)
 
 
 class Dynamics(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""How much each tensor lost, where it is not all alike nor by competing."""
+"""How much each tensor lost, where not all alike nor by competing; what a scan measured."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,21 @@ down_revision = "0008"
 
 def upgrade() -> None:
     op.add_column("run", sa.Column("allocation", sa.Text(), nullable=True))
+    op.create_table(
+        "sensitivity",
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("block", sa.Text(), nullable=False),
+        sa.Column("matrix", sa.Text(), nullable=False),
+        sa.Column("sparsity", sa.Double(), nullable=False),
+        sa.Column("tensors", sa.JSON(), nullable=False),
+        sa.Column("weights", sa.BigInteger(), nullable=False),
+        sa.Column("loss", sa.Double(), nullable=False),
+        sa.Column("score", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["run"], ["run.id"], name="fk_sensitivity_run", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run", "block", "matrix", "sparsity", name="pk_sensitivity"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("sensitivity")
     op.drop_column("run", "allocation")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,6 +43,15 @@ Scope = Annotated[
         "--scope",
         help="Where scores compete; by default as the criterion says: global, for wanda row, for "
         "sparsegpt layer.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+ScopeWithin = Annotated[
+    Literal["layer", "row"] | None,
+    typer.Option(
+        "--scope",
+        help="Where scores compete within a matrix: layer, or row; by default as the criterion "
+        "says.",
         rich_help_panel=_PRUNING,
     ),
 ]

@@ -18,6 +18,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """Values by row and column; None: there is no such place."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+
+@dataclass(frozen=True)
 class Panel:
     """One panel: lines over a shared axis, whose ticks may carry names."""
 
@@ -26,6 +35,7 @@ class Panel:
     lines: tuple[Line, ...]
     ticks: tuple[tuple[float, str], ...] = ()
     logarithmic: bool = False
+    heat: Heat | None = None  # in place of lines
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jdna_cli.errors import JdnaError, RequestError
-from jdna_cli.reports.rendering.figures import Figure, Line, Panel
+from jdna_cli.reports.rendering.figures import Figure, Heat, Line, Panel
 from jdna_cli.results import Point
 
 if TYPE_CHECKING:
@@ -53,16 +53,19 @@ def draw(drawn: Figure, path: Path) -> None:
             "with --model, --task, --regime, --criterion, or --pattern"
         )
     width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
-    figure = blank(width * min(3, len(found)), 4.0 * -(-len(found) // 3) + 0.4)
+    tallest = max((len(panel.heat.rows) for panel in found if panel.heat), default=0)
+    height = max(4.0, 1.2 + 0.16 * tallest)
+    figure = blank(width * min(3, len(found)), height * -(-len(found) // 3) + 0.4)
     axes = figure.subplots(
-        -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=True
+        -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=not found[0].heat
     ).ravel()
     for axis, panel in zip(axes, found, strict=False):
         panel_on(axis, panel, drawn.reference)
     for axis in axes[len(found) :]:
         axis.set_axis_off()
     for axis in axes[:: min(3, len(found))]:
-        axis.set_ylabel(drawn.y_label)
+        if not found[0].heat:
+            axis.set_ylabel(drawn.y_label)
     note = textwrap.fill(drawn.note, 72 * min(3, len(found)))
     figure.supxlabel(note, fontsize=8, color="0.35")
     _save(figure, path)
@@ -70,6 +73,9 @@ def draw(drawn: Figure, path: Path) -> None:
 
 def panel_on(axis: Any, panel: Panel, reference: float | None) -> None:
     """Draw a panel on Matplotlib's axes."""
+    if panel.heat is not None:
+        _heat_on(axis, panel.title, panel.heat)
+        return
     if reference is not None:
         axis.axhline(reference, color="0.35", linewidth=1, linestyle=(0, (1, 2)))
     bands = len(panel.lines) <= BANDS
@@ -88,6 +94,25 @@ def panel_on(axis: Any, panel: Panel, reference: float | None) -> None:
         {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(panel.lines) > BESIDE else {}
     )
     axis.legend(fontsize=8, frameon=False, **beside)
+
+
+def _heat_on(axis: Any, title: str, heat: Heat) -> None:
+    """A heat map; darker is more. A few large values do not hide the others."""
+    import numpy as np
+    from matplotlib.colors import SymLogNorm
+
+    values = np.array([[np.nan if x is None else x for x in row] for row in heat.values])
+    top = max(float(np.nanmax(values)), 1e-12)
+    small = max(float(np.nanquantile(np.abs(values), 0.25)), top / 1000)
+    shown = axis.imshow(
+        values, aspect="auto", cmap="cividis_r", norm=SymLogNorm(small, vmin=0.0, vmax=top)
+    )
+    axis.set_xticks(range(len(heat.columns)), heat.columns, rotation=30, ha="right", fontsize=7)
+    axis.set_yticks(range(len(heat.rows)), heat.rows, fontsize=6 if len(heat.rows) > 16 else 8)
+    axis.set_title(textwrap.fill(title, 48), fontsize=10)
+    axis.tick_params(length=0)
+    bar = axis.figure.colorbar(shown, ax=axis, shrink=0.9)
+    bar.ax.tick_params(labelsize=7)
 
 
 def line(points: Sequence[Point], barrier: float, metric: str, path: Path) -> None:
