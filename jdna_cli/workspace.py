@@ -239,6 +239,34 @@ class Workspace:
             search, lambda state: here.run(state, workspace, here.Silent(), "advise")
         )
 
+    def scan(
+        self,
+        model: str | Path | RunResult,
+        task: str | Path,
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        **options: Any,
+    ) -> RunResult:
+        """Prune each kind of matrix of each block alone, and measure what that does to a task.
+
+        Args:
+            model: hub id, folder, run:ID, or the result of a run.
+            task: name of a task, or a TOML file that describes one.
+            out: file for the allocation, in place of allocation.toml in the run's folder.
+            force: run even if the database has the answer.
+            options: fields of `jdna_cli.specs.ScanSpec`, as sparsities=(0.5, 0.75), total=0.6.
+
+        Raises:
+            RequestError: the request is wrong.
+        """
+        from jdna_cli.runs import scan
+        from jdna_cli.specs import ScanSpec
+
+        asked = _asked(ScanSpec, {"model": _named(model), "task": str(task), **options})
+        target = None if out is None else Path(out)
+        return self._result(scan.scan(self._opened(force=force), asked, target)[0])
+
     # -------------------------------------------------------------------------------- reading
 
     def run(self, number: int) -> RunResult:

@@ -16,7 +16,7 @@ class Place(NamedTuple):
 
 
 def place(name: str) -> Place:
-    """`encoder.layer.3` and `attention.self.query` of `encoder.layer.3.attention.self.query.weight`.
+    """Block and kind: `layer.3` and `attention.query` of `layer.3.attention.query.weight`.
 
     Numbers after the block's own, as those of experts, are one kind: `experts.*.w1`.
     """

@@ -66,7 +66,9 @@ class Posterior:
         low, high = np.quantile(curves, [0.025, 0.975], axis=0)
         return np.median(curves, axis=0), low, high
 
-    def interval(self, step: Callable[[Floats], Floats] | None = None) -> tuple[float, ...]:
+    def interval(
+        self, step: Callable[[Floats], Floats] | None = None
+    ) -> tuple[float, float, float]:
         """Median, low and high end (95 %) of the critical sparsity.
 
         Args:

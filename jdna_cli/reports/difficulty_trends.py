@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from jdna_cli.reports import statistics
+from jdna_cli.reports.critical_sparsity import Observed, posterior
 from jdna_cli.reports.statistics import Trend
-
-BOOTSTRAPS = 400  # of seeds, for the interval of a threshold
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,8 @@ class Line:
     means: dict[float, float]  # over seeds
     # Of a single seed whose answers were saved: drops on resampled examples, (times, levels).
     resampled: statistics.Floats | None = None
+    # Of several seeds that were trained: the scores themselves.
+    observed: Observed | None = None
 
     def mean(self, level: float) -> float:
         """Mean drop at a sparsity."""
@@ -143,45 +143,26 @@ def gaps(
 Threshold = tuple[float, float | None, float | None]
 
 
-def thresholds(lines: Sequence[Line], tolerance: float) -> dict[str, Threshold]:
-    """Critical sparsity of each line, and its 95 % interval by the bootstrap.
+def thresholds(lines: Sequence[Line], tolerance: float, *, sure: bool) -> dict[str, Threshold]:
+    """Critical sparsity of each line, and its 95 % interval.
 
-    Seeds are resampled as they are: a seed's drops at all sparsities together. Where there is one
-    alone, its examples are, if its answers were saved.
+    Over seeds by the posterior (`critical_sparsity`), where it is wanted (`sure`), for it takes
+    time; of a single seed by the bootstrap over its examples, if its answers were saved.
     """
-    alike: dict[tuple[Any, ...], list[Line]] = {}
+    thresholds: dict[str, Threshold] = {}
     for line in lines:
         levels = tuple(sorted(line.drops))
-        seeds = set.intersection(*(set(line.drops[x]) for x in levels))
+        if sure and line.observed is not None:
+            found = posterior(line.observed, tolerance)
+            thresholds[line.label] = found.interval(lambda x: np.minimum(x, 1.0))
+            continue
         counts = tuple(len(line.drops[x]) for x in levels)
-        alike.setdefault((levels, len(seeds), counts), []).append(line)
-    thresholds: dict[str, Threshold] = {}
-    for (levels, seeds, counts), own in alike.items():
-        means = np.array([[line.mean(x) for x in levels] for line in own])
-        values = statistics.critical(levels, means, tolerance, counts)
-        intervals: list[tuple[float | None, float | None]] = [(None, None)] * len(own)
-        if seeds > 1:
-            drawn = _table(own, levels)[:, _drawn_seeds(seeds)].mean(axis=2)
-            flat = statistics.critical(levels, drawn.reshape(-1, len(levels)), tolerance)
-            intervals = [statistics.percentiles(one) for one in flat.reshape(len(own), -1)]
-        for line, value, interval in zip(own, values, intervals, strict=True):
-            if line.resampled is not None:
-                flat = statistics.critical(levels, line.resampled, tolerance)
-                interval = statistics.percentiles(flat)
-            thresholds[line.label] = (float(value), *interval)
+        means = np.array([[line.mean(x) for x in levels]])
+        (value,) = statistics.critical(levels, means, tolerance, counts)
+        interval: tuple[float | None, float | None] = (None, None)
+        if line.resampled is not None:
+            interval = statistics.percentiles(
+                statistics.critical(levels, line.resampled, tolerance)
+            )
+        thresholds[line.label] = (float(value), *interval)
     return thresholds
-
-
-def _table(lines: Sequence[Line], levels: Sequence[float]) -> statistics.Floats:
-    """Drops (lines, seeds, levels) of the seeds that each line has at all levels."""
-    tables = []
-    for line in lines:
-        shared = set.intersection(*(set(line.drops[x]) for x in levels))
-        tables.append([[line.drops[x][s] for x in levels] for s in sorted(shared, key=str)])
-    return np.array(tables)
-
-
-@functools.lru_cache(maxsize=8)
-def _drawn_seeds(count: int) -> Any:
-    """Which seeds each bootstrap sample has, (samples, count)."""
-    return np.random.default_rng(statistics.SEED).integers(0, count, (BOOTSTRAPS, count))

@@ -19,10 +19,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdna_cli.difficulty import CONDITIONS, StatedTest
-from jdna_cli.reports import cells, chance, difficulty_trends, predictions, resampling, statistics
+from jdna_cli.reports import (
+    cells,
+    chance,
+    difficulty_trends,
+    predictions,
+    resampling,
+    statistics,
+    ways,
+)
+from jdna_cli.reports.critical_sparsity import Observed
 from jdna_cli.reports.difficulty_trends import Line, Threshold, Trends
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.statistics import Trend
+from jdna_cli.reports.ways import Way
 
 ALPHA = 0.05
 BORNE, AGAINST, OPEN = "borne out", "contradicted", "undecided"
@@ -114,7 +124,17 @@ def _judge(source: Source) -> list[Comparison]:
         for own in _by(labelled, _within_key).values():
             found.append(_within(own, column, source.tolerance, answers))
     kept = [one for one in found if one is not None]
-    return _adjusted(kept, source.test)
+    several = sum(line.observed is not None for one in kept for line in one.lines)
+    return _adjusted(
+        [replace(one, thresholds=_thresholds(one, sure=several <= ways.MOST)) for one in kept],
+        source.test,
+    )
+
+
+def _thresholds(comparison: Comparison, *, sure: bool) -> dict[str, Threshold]:
+    if comparison.row["quantization"]:
+        return {}
+    return difficulty_trends.thresholds(comparison.lines, comparison.tolerance, sure=sure)
 
 
 def _adjusted(comparisons: list[Comparison], stated: StatedTest | None) -> list[Comparison]:
@@ -179,7 +199,17 @@ def _line(label: str, order: float, rows: list[Row], answers: predictions.Answer
     alone = max(map(len, drops.values())) == 1 and not rows[0]["quantization"]
     rising = sorted(rows, key=_level)
     resampled = resampling.drops(rising, answers)[0] if alone else None
-    return Line(label, order, drops, means, resampled)
+    several = rows[0]["data_fraction"] is not None and not rows[0]["quantization"]
+    return Line(label, order, drops, means, resampled, _scores(rising) if several else None)
+
+
+def _scores(rows: list[Row]) -> Observed | None:
+    """Scores of a line's runs; None where there is one dense run alone."""
+    dense = {one.dense_run: one for row in rows for one in row["_seeds"] if one.dense_run}
+    if len(dense) < 2:
+        return None
+    seeds = [one._replace(run=run, score=one.dense_score) for run, one in dense.items()]
+    return ways.observed(Way(rows, {**rows[0], "_seeds": seeds}))[0]
 
 
 def _across(rows: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:
@@ -327,10 +357,8 @@ def _compare(
     if axis == "difficulty" and len(lines) > 2 and len(shared) > 1:
         slopes = np.array([[difficulty_trends.slope(line, shared) for line in lines]])
         interaction = statistics.rank_trends([line.order for line in lines], slopes)[1]
-    rounded = bool(rows[0]["quantization"])
-    thresholds = {} if rounded else difficulty_trends.thresholds(lines, tolerance)
     return Comparison(title, axis, rows[0], tuple(lines), overall, tuple(tests), interaction,
-                      thresholds, tuple(missing), names, tolerance)  # fmt: skip
+                      {}, tuple(missing), names, tolerance)  # fmt: skip
 
 
 def _test(

@@ -50,7 +50,7 @@ def grid(found: Sequence[Cell], dense: float, head: str = "Rise of the loss") ->
             f"{worst[1]} {worst[2]}: {worst[0]:+.4f}."
         )
         title = f"{head} · each pruned to {sparsity:.0%} alone"
-        sections.append(Section(title, ("block", *kinds), table, (note,)))
+        sections.append(Section(title, ("block", *kinds), table, (note,), fixed=1))
     return sections
 
 

@@ -21,6 +21,11 @@ def one_threshold(comparison: Comparison) -> str | None:
     highs = [high for _, _, high in found.values() if high is not None]
     lows = [low for _, low, _ in found.values() if low is not None]
     if len(highs) < len(found):
+        if any(line.observed is not None for line in comparison.lines):
+            return (
+                f"{told}; choose runs by --model, --task or --criterion to learn whether one "
+                "threshold would serve all"
+            )
         return f"{told}; with one seed it is not known whether one threshold would serve all"
     if max(lows) > min(highs):
         return f"no one threshold serves all: {told}, and their 95 % intervals do not meet"

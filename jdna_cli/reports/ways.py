@@ -24,6 +24,7 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 WAY = ("model", "label", "split", "recipe", "regime", "criterion", "scope", "allocation",
        "prunable", "calibration", "schedule", "teacher")  # fmt: skip
+MOST = 12  # ways of trained runs whose intervals are worked out at a time
 FALLING = 3.0  # standard errors by which a drop must fall to say that the curve is not monotone
 
 

@@ -31,6 +31,7 @@ def measured(tiny, tmp_path_factory):
                 ("--sparsity", 0.9, "--teacher", "run:1")):  # fmt: skip
         call("finetune", model, *SMALL, *way)
     call("prune", model, "--pattern", "2:4", "--packed")
+    call("scan", "run:1", "--task", "living")
     for run in (1, 3):
         call("eval", f"run:{run}", "--task", "living", "--time")
     return call

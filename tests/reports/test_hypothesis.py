@@ -52,8 +52,8 @@ def worlds(tmp_path_factory):
     return home
 
 
-def judged(home, model):
-    source = source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)))
+def judged(home, model, tolerance=0.01):
+    source = source_of(f"sqlite:///{home}/jdna.db", home, Filters(models=(model,)), tolerance)
     return hypothesis.judge(source)
 
 
@@ -86,12 +86,14 @@ def test_the_sentence_says_what_was_found(worlds, jdna):
 
 
 def test_thresholds_are_compared_with_their_intervals(worlds):
-    (follows,) = judged(worlds, "follows-1")
+    (follows,) = judged(worlds, "follows-1", tolerance=0.1)
     told = verdict_words.one_threshold(follows)
     assert told.startswith("no one threshold serves all")
     easy, hard = follows.thresholds["task-0"], follows.thresholds["task-5"]
-    assert hard[0] < easy[0]
-    assert hard[1] <= hard[0] <= hard[2]
+    assert hard[1] <= 0.1 / 0.45 <= hard[2] < easy[1]  # drops are 0.05 and 0.45 of the sparsity
+    # A drop of 1 % is lost in what three seeds scatter.
+    (follows,) = judged(worlds, "follows-1")
+    assert verdict_words.one_threshold(follows).startswith("one threshold may serve all")
 
 
 def test_what_is_missing_to_be_sure_is_said(jdna, tmp_path):

@@ -42,7 +42,8 @@ def test_cells_are_those_of_the_view(home):
 
 @pytest.mark.parametrize("name", sorted(set(reports.names()) - {"compare", "paper", "dynamics",
                                                                 "barrier", "tradeoff", "sizes",
-                                                                "quantisation"}))  # fmt: skip
+                                                                "quantisation", "layers",
+                                                                "scan"}))  # fmt: skip
 def test_every_report_is_a_table_a_figure_and_data(jdna, home, name, tmp_path):
     args = ("report", name, "--home", home)
     assert "──" in jdna(*args).out
@@ -309,11 +310,13 @@ def test_reports_read_a_server(jdna, bert, postgres):
 
 
 # Of these the three runs of the test above have nothing; with filters that is an error.
-EMPTY_HERE = ("barrier", "book", "context", "dynamics", "languages", "options", "shots", "sizes",
-              "tradeoff", "verdict")  # fmt: skip
+EMPTY_HERE = ("barrier", "book", "context", "dynamics", "languages", "options", "scan", "shots",
+              "sizes", "tradeoff", "verdict")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["quantisation", "tradeoff", "dynamics", "barrier", "advise"])
+@pytest.mark.parametrize(
+    "name", ["quantisation", "tradeoff", "dynamics", "barrier", "advise", "scan"]
+)
 def test_an_empty_report_says_what_would_fill_it(jdna, bert, name):
     jdna("finetune", bert, *SMALL)
     found = jdna("report", name, code=2)

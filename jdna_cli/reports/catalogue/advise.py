@@ -22,14 +22,13 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 HEADING = "How much may be pruned"
 EMPTY = "no advice yet: `jdna advise MODEL --task T` finds how much may go"
-MOST = 12  # ways of trained runs whose intervals are worked out at a time
 
 
 def rows(source: Source) -> list[Row]:
     """One row per model, task and way of pruning, those that may lose most first."""
     found = ways.grouped(cells.labelled(source))
     answers = predictions.of(source)
-    few = sum(way.scatters for way in found) <= MOST
+    few = sum(way.scatters for way in found) <= ways.MOST
     rows = [
         row_of(own, ways.known(own, answers, source.tolerance, interval=few or not own.scatters),
                answers,
@@ -101,8 +100,8 @@ def sentence(row: Row) -> str:
         sure = (
             "one seed and no saved answers, so how sure that is, is not known"
             if one
-            else f"how sure that is, is worked out for {MOST} ways at a time: name a --task, a "
-            "--model, or a --criterion"
+            else f"how sure that is, is worked out for {ways.MOST} ways at a time: name a "
+            "--task, a --model, or a --criterion"
         )
     else:
         sure = f"95 % interval {_ends(row)} over {row['resampled']}"

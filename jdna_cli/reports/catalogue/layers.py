@@ -1,6 +1,6 @@
 """`layers`: layer by layer, how much a pruning took, and what a scan says that it costs.
 
-Of the runs named by `--run`, else of the latest pruning; as CSV it is a file for `--allocation`.
+Of the runs named by `--run`, else of the latest pruned model; as CSV a file for `--allocation`.
 Share of the loss: of what all layers' rises would be together, each from the latest scan of the
 same model, in proportion to s³.
 """
@@ -53,7 +53,10 @@ def rows(source: Source) -> list[Row]:
 
 
 def _latest(source: Source) -> tuple[int, ...]:
-    sql = "SELECT MAX(run.id) FROM run WHERE run.kind = 'prune' AND run.status = 'finished'"
+    sql = (
+        "SELECT MAX(run.id) FROM run WHERE run.status = 'finished' "
+        "AND EXISTS (SELECT 1 FROM layer WHERE layer.run = run.id)"
+    )
     condition, values = source.filters.where()
     ((number,),) = source.query(f"{sql}{condition}", values).rows
     return () if number is None else (number,)
