@@ -184,7 +184,7 @@ class FinetuneSpec(PruningRequest, TaskConditions):
 
     kind: ClassVar[str] = "finetune"
     neutral: ClassVar[frozenset[str]] = frozenset(
-        {"checkpoint_every", "eval_batch_size", "dynamics", "dynamics_every"}
+        {"checkpoint_every", "eval_batch_size", "dynamics", "dynamics_every", "lora_keep"}
     )
     named: ClassVar[frozenset[str]] = PruningRequest.named | {"teacher"}
 
@@ -212,6 +212,10 @@ class FinetuneSpec(PruningRequest, TaskConditions):
     temperature: float = Field(2.0, gt=0)
     dynamics: bool = False
     dynamics_every: int = Field(100, ge=1)
+    lora: int | None = Field(None, ge=1)
+    lora_alpha: float | None = Field(None, gt=0)
+    lora_targets: tuple[str, ...] = ()
+    lora_keep: bool = False
 
     @model_validator(mode="after")
     def _settings_that_are_read(self) -> Self:
@@ -223,6 +227,9 @@ class FinetuneSpec(PruningRequest, TaskConditions):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     flag = "--schedule iterative" if name.startswith("schedule") else "--teacher"
                     raise ValueError(f"--{name.replace('_', '-')}: goes with {flag} alone")
+        for name in ("lora_alpha", "lora_targets", "lora_keep"):
+            if self.lora is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"--{name.replace('_', '-')}: goes with --lora RANK alone")
         return self
 
     def prune_spec(self) -> PruneSpec:

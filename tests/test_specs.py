@@ -91,12 +91,16 @@ CHANGES = {
     "schedule_end": 0.7,
     "distill_weight": 0.1,
     "temperature": 1.0,
+    "lora": 4,
+    "lora_alpha": 3.0,
+    "lora_targets": ("query",),
 }
 # Fields that are read with another one alone.
 WITH = {
     **{key: {"quantize": 8} for key in ("granularity", "group_size", "asymmetric", "rounding")},
     **{key: {"schedule": "iterative"} for key in ("schedule_rounds", "schedule_end")},
     **{key: {"teacher": "t"} for key in ("distill_weight", "temperature")},
+    **{key: {"lora": 2} for key in ("lora_alpha", "lora_targets")},
 }
 
 

@@ -40,6 +40,7 @@ _COLUMNS = (
     "pruning_seed",
     "schedule",
     "teacher",
+    "adapter",
     "dtype",
     "data_fraction",
     "options",
@@ -206,7 +207,7 @@ def title(run: Run) -> str:
         parts.append(f"to {run.quantization}")
     if run.regime and run.kind == "finetune":
         parts.append(f"· {run.regime} · seed {run.seed}")
-    parts += [f"· {text}" for text in (run.schedule, _taught(run)) if text]
+    parts += [f"· {text}" for text in (run.schedule, run.adapter, _taught(run)) if text]
     return " ".join(parts)
 
 

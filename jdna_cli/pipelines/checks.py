@@ -16,6 +16,7 @@ from jdna_cli.scoring.setup import examples, scorer_for
 from jdna_cli.specs import FinetuneSpec, Measured, ModelSource
 from jdna_cli.tasks import conditions
 from jdna_cli.tasks.task import Task
+from jdna_cli.training import adapters
 
 
 def check_finetune(
@@ -28,11 +29,28 @@ def check_finetune(
     """
     if distributed.is_sharded():
         _check_sharded(spec)
+    if spec.lora is not None:
+        _check_lora(spec, source)
     check_measuring(spec, task, source)
     for split in ("train", *task.evaluation_splits):
         examples(task, split, conditions.of(task, spec), data_dir)
     if spec.prunes:
         prune.check_prune(spec.prune_spec(), source, data_dir)
+
+
+def _check_lora(spec: FinetuneSpec, source: ModelSource) -> None:
+    if spec.regime == "quantized":
+        raise RequestError(
+            "--regime: quantized moves every weight along its grid, leave --lora out"
+        )
+    for switch, flag in (
+        (spec.schedule != "one-shot", "--schedule: iterative"),
+        (spec.dynamics, "--dynamics"),
+        (distributed.is_sharded(), "--use_fsdp"),
+    ):
+        if switch:
+            raise RequestError(f"{flag} goes with weights that train themselves, not with --lora")
+    adapters.targets(spec, source.folder)
 
 
 def _check_sharded(spec: FinetuneSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,7 @@ from jdna_cli.pipelines.run_files import write_predictions, write_records
 from jdna_cli.pruning import plan
 from jdna_cli.results import LayerSparsity, Measurement, Movement, Outcome
 from jdna_cli.run_context import RunContext
+from jdna_cli.scoring.classification import Head
 from jdna_cli.scoring.scorer import EvalContext, EvalResult, Scorer
 from jdna_cli.scoring.setup import Prepared, counted, examples, prepare, scorer_for
 from jdna_cli.sparsity import masks, packing, quantization, shards
@@ -33,7 +34,8 @@ from jdna_cli.tasks.datasets import Records
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 from jdna_cli.tasks.subsets import training_subset
 from jdna_cli.tasks.task import Task
-from jdna_cli.training import checkpoints, dynamics
+from jdna_cli.training import adapters, checkpoints, dynamics
+from jdna_cli.training.adapters import Adapters
 from jdna_cli.training.distillation import Teacher
 from jdna_cli.training.gradual_pruning import GradualPruning
 from jdna_cli.training.loop import EpochEnd, Extras, Training
@@ -74,6 +76,7 @@ def finetune(
         model = scorer.load(given.start, new_head=True, seed=spec.seed)
         start = _start(spec, model, given.start, accelerator.device)
     extras = _extras(spec, model, given, start, teacher)
+    added = _adapters(spec, model, given.start, start, scorer)
     if processes.size() > 1:
         torch.manual_seed(spec.seed + processes.rank())  # of dropout
     training = Training(model, data.encoded, scorer, spec, start.constraint, accelerator, extras)
@@ -86,6 +89,14 @@ def finetune(
     latest: dict[str, EvalResult] = {}
     journal = training.run(context, _measure_after_epochs(training, scorer, data, spec, latest))
     trained = accelerator.unwrap_model(training.model)
+    if added is not None:
+        notes.append(f"{added.trainable:,} numbers were trained")
+        kept_beside = context.work / "adapter"
+        shutil.rmtree(kept_beside, ignore_errors=True)
+        if spec.lora_keep and processes.is_first():
+            context.work.mkdir(parents=True, exist_ok=True)
+            added.save(kept_beside, given.start.name)
+        added.merge()
     weights = shards.gathered(trained.state_dict(keep_vars=True), keep=processes.is_first())
     if not processes.is_first():
         return Outcome()
@@ -110,6 +121,8 @@ def finetune(
         model_files.save(trained, scorer.tokens.tokenizer, target, saved)
         if kept:
             masks.save(kept, target / "mask.safetensors")
+        if added is not None and spec.lora_keep:
+            shutil.copytree(kept_beside, target / "adapter")
         if start.grids:
             shutil.copyfile(given.start.folder / "grid.safetensors", target / "grid.safetensors")
         for split, part in data.held_out.items():
@@ -238,6 +251,24 @@ def _start(
     names = match_names(model, stored)
     grids = {there: stored[name].to(device) for name, there in names.items()}
     return _Start(parameters, OnGrid(parameters, grids), {}, grids)
+
+
+def _adapters(
+    spec: FinetuneSpec, model: torch.nn.Module, source: ModelSource, start: _Start, scorer: Scorer
+) -> Adapters | None:
+    """The adapters that train in place of the weights, if that was asked."""
+    if spec.lora is None:
+        return None
+    chosen = adapters.targets(spec, source.folder)
+    names = list(match_names(model, chosen).values())
+    holds = REGIMES[spec.regime].holds
+    free = {n: m.inverted() if holds == "large" else m for n, m in start.masks.items()}
+    prefix = f"{cast(Any, model).base_model_prefix}."
+    head = [n for n in start.parameters if not n.startswith(prefix)]
+    return Adapters(
+        model, spec, names, free if holds in ("small", "large") else {},
+        head if isinstance(scorer, Head) else [],
+    )  # fmt: skip
 
 
 def _teacher(

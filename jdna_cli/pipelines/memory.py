@@ -93,11 +93,24 @@ def of_finetuning(spec: FinetuneSpec, source: ModelSource) -> list[Need]:
     tokens = spec.batch_size * spec.max_length
     each = 4 if spec.mixed_precision == "no" else 2
     kept = math.ceil(tokens * hidden * layers * KEPT * each)
+    moving = count if spec.lora is None else _of_adapters(spec, source)
     return [
         Need("weights", 4 * count, _device()),
-        Need("gradients", 4 * count, _device()),
-        Need("moments of AdamW", 8 * count, _device()),
+        *([Need("adapted weights, as they are used", 4 * count, _device())] if spec.lora else []),
+        Need("gradients", 4 * moving, _device()),
+        Need("moments of AdamW", 8 * moving, _device()),
         Need(f"activations of {tokens:,} tokens", kept, _device()),
         Need("the model", 4 * count, DISK),
-        *([Need("two checkpoints", 24 * count, DISK)] if spec.checkpoint_every else []),
+        *([Need("two checkpoints", 24 * moving, DISK)] if spec.checkpoint_every else []),
     ]
+
+
+def _of_adapters(spec: FinetuneSpec, source: ModelSource) -> int:
+    """Numbers of the adapters; a head's are few."""
+    from jdna_cli.training import adapters
+
+    assert spec.lora is not None
+    stored = safetensors_io.entries(model_files.weight_files(source.folder))
+    return sum(
+        spec.lora * sum(stored[name].shape) for name in adapters.targets(spec, source.folder)
+    )

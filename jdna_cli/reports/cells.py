@@ -20,7 +20,8 @@ from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 # What is asked of which model, and under which conditions.
 CONDITION_COLUMNS = ("model", "task", "metric", "split", "data_fraction", "options", "shots",
-                     "book", "context_words", "pairs", "mixture", "sample", "recipe")  # fmt: skip
+                     "book", "context_words", "pairs", "mixture", "sample", "adapter",
+                     "recipe")  # fmt: skip
 # What was taken from it, and how.
 PRUNING_COLUMNS = ("regime", "criterion", "pattern", "scope", "prunable", "sparsity", "bits",
                    "quantization", "calibration", "schedule", "teacher", "allocation")  # fmt: skip

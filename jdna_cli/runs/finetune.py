@@ -54,6 +54,8 @@ class FinetuneRequest(Request):
         ledger = self.workspace.ledger
         if self.workspace.needs_model and not has_weights(ledger.folder(run)):
             return False
+        if self.spec.lora_keep and not (ledger.folder(run) / "adapter").is_dir():
+            return False
         return not self.spec.dynamics or bool(ledger.outcome(run.id).movements)
 
     def prepare(self) -> Execution:
@@ -102,6 +104,7 @@ class FinetuneRequest(Request):
             "data_fraction": spec.data_fraction,
             "seed": spec.seed,
             "teacher": teacher_column(spec, self.teacher),
+            "adapter": _adapter_column(spec),
         }
         if spec.prunes:
             columns |= prune.columns(spec, base)
@@ -135,6 +138,8 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> FinetuneRequ
     taken = _taken(asked, located)
     usual = {"nothing": "dense", "weights": "sparse", "bits": "quantized"}[taken]
     spec = prune.spec_of(FinetuneSpec, {**asked, "regime": regime or usual})
+    if spec.lora is not None and spec.lora_alpha is None:
+        spec = spec.model_copy(update={"lora_alpha": 2.0 * spec.lora})
     _check_regime(spec, taken)
     _check_schedule(spec, located)
     teacher = teacher_of(workspace, spec, task)
@@ -263,6 +268,13 @@ def _base_of(workspace: OpenWorkspace, run: Run) -> Located:
             f"{what} has changed since run:{run.id} was made from it: prune it again"
         )
     return base
+
+
+def _adapter_column(spec: FinetuneSpec) -> str | None:
+    if spec.lora is None:
+        return None
+    where = f" on {', '.join(spec.lora_targets)}" if spec.lora_targets else ""
+    return f"lora, rank {spec.lora}, alpha {spec.lora_alpha:g}{where}"
 
 
 def _finetune_recipe(spec: FinetuneSpec, base: Located, data: str, rule: int) -> str:

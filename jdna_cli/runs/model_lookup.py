@@ -53,7 +53,16 @@ PRUNED = (
     "schedule",
 )
 _INHERITED = (
-    *("model", "model_identity", "regime", "data_fraction", "seed", "teacher", "bits_per_weight"),
+    *(
+        "model",
+        "model_identity",
+        "regime",
+        "data_fraction",
+        "seed",
+        "teacher",
+        "adapter",
+        "bits_per_weight",
+    ),
     *PRUNED,
 )
 
@@ -73,6 +82,11 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
     folder = Path(reference).expanduser()
     if (writer := workspace.ledger.writer_of(folder)) is not None:
         return written_by(workspace, writer)
+    if (folder / "adapter_config.json").is_file():
+        from jdna_cli.models import adapter_folders
+
+        if adapter_folders.is_adapter(folder):
+            return _merged(workspace, reference, folder)
     if not any(folder.glob("*.safetensors")):
         from jdna_cli.models import hub
 
@@ -96,6 +110,19 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
     name = workspace.ledger.name_of(identity, named)
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
     return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
+
+
+def _merged(workspace: OpenWorkspace, reference: str, folder: Path) -> Located:
+    """The model that an adapter's folder makes of its base."""
+    from jdna_cli.models import adapter_folders
+
+    base = locate(workspace, adapter_folders.base_of(folder))
+    made = adapter_folders.merged(folder, base.source.folder, workspace.ledger.home / ".converted")
+    identity = workspace.ledger.identity(made)
+    named = printable(reference.removeprefix("./").rstrip("/"))
+    name = workspace.ledger.name_of(identity, named)
+    columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
+    return Located(ModelSource(name, made, identity), None, {**columns, "seed": 0})
 
 
 def written_by(workspace: OpenWorkspace, number: int) -> Located:

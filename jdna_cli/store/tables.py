@@ -130,6 +130,9 @@ class Run(SQLModel, table=True):
         "when it was pruned, if not once before it was trained: iterative, or after training"
     )
     teacher: str | None = _text("whose outputs it was distilled from, with weight and temperature")
+    adapter: str | None = _text(
+        "what trained in place of the weights: lora, with its rank; empty where they did themselves"
+    )
     dtype: str | None = _text("type of the weights in memory when it was measured")
     data_fraction: float | None = _number("fraction of the training set used")
     options: int | None = _integer("options of a question, where some were taken away")

@@ -42,6 +42,7 @@ _PRUNING = {
     "schedule": "when it was pruned, if not once before it was trained: iterative, or after "
     "training",
     "teacher": "whose outputs it was distilled from",
+    "adapter": "what trained in place of the weights, as lora; a recipe of its own",
     "data_fraction": "fraction of the training set used",
     "options": "options of a question, where some were taken away",
     "shots": "examples shown before each question",
@@ -65,7 +66,7 @@ WITH measured AS (
   SELECT run.id AS run_id, run.model, run.task, metric.name AS metric, metric.split,
     metric.value AS score, run.regime, run.criterion, run.pattern, run.scope, run.allocation,
     run.prunable, run.sparsity, run.sparsity_reached, run.bits, run.bits_per_weight,
-    run.quantization, run.calibration, run.pruning_seed, run.schedule, run.teacher,
+    run.quantization, run.calibration, run.pruning_seed, run.schedule, run.teacher, run.adapter,
     run.data_fraction, run.options, run.shots, run.book, run.context_words, run.pairs,
     run.mixture, run.sample, run.seed, run.finished_at,
     run.recipe, run.human, run.chance,
@@ -102,7 +103,8 @@ WITH measured AS (
 SELECT run_id, model, task, metric, split, score, dense_run_id, dense_score,
   relative, 1 - relative AS relative_drop,
   regime, criterion, pattern, scope, allocation, prunable, sparsity, sparsity_reached, bits,
-  bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, data_fraction,
+  bits_per_weight, quantization, calibration, pruning_seed, schedule, teacher, adapter,
+  data_fraction,
   options, shots, book, context_words, pairs, mixture, sample, seed, finished_at, recipe, human,
   chance,
   CASE WHEN metric NOT IN ({LOWER}) AND dense_score > chance
@@ -138,7 +140,8 @@ WITH cell AS (
   SELECT performance.*, AVG(relative_drop) OVER (
     PARTITION BY model, task, metric, split, regime, criterion, pattern, scope, allocation,
       prunable, sparsity,
-      bits, quantization, calibration, schedule, teacher, data_fraction, options, shots, book,
+      bits, quantization, calibration, schedule, teacher, adapter, data_fraction, options, shots,
+      book,
       context_words, pairs, mixture, sample, recipe
   ) AS mean_drop
   FROM performance
@@ -154,12 +157,13 @@ SELECT model, task, metric, split,
   CASE WHEN metric NOT IN ({LOWER}) AND AVG(dense_score) > MAX(chance)
     THEN (AVG(dense_score) - AVG(score)) / (AVG(dense_score) - MAX(chance)) END AS share_lost,
   regime, criterion, pattern, scope, allocation, prunable, sparsity, bits,
-  AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher,
+  AVG(bits_per_weight) AS bits_per_weight, quantization, calibration, schedule, teacher, adapter,
   data_fraction, options, shots, book, context_words, pairs, mixture, sample, recipe
 FROM cell
 GROUP BY model, task, metric, split, regime, criterion, pattern, scope, allocation, prunable,
   sparsity, bits,
-  quantization, calibration, schedule, teacher, data_fraction, options, shots, book, context_words,
+  quantization, calibration, schedule, teacher, adapter, data_fraction, options, shots, book,
+  context_words,
   pairs, mixture, sample, recipe
 """.replace("{LOWER}", _LOWER),
     {

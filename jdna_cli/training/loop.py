@@ -79,7 +79,7 @@ class Training:
         self._extras = extras
         self._encoded, self._scorer, self._spec = encoded, scorer, spec
         self._constraint, self.accelerator = constraint, accelerator
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=spec.lr, weight_decay=0.0, fused=True
         )

@@ -1,4 +1,4 @@
-"""How much each tensor lost, where not all alike nor by competing; what a scan measured."""
+"""How much each tensor lost; what a scan measured; what trained in place of the weights."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +9,7 @@ down_revision = "0008"
 
 def upgrade() -> None:
     op.add_column("run", sa.Column("allocation", sa.Text(), nullable=True))
+    op.add_column("run", sa.Column("adapter", sa.Text(), nullable=True))
     op.create_table(
         "sensitivity",
         sa.Column("run", sa.Integer(), nullable=False),
@@ -26,4 +27,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("sensitivity")
+    op.drop_column("run", "adapter")
     op.drop_column("run", "allocation")

@@ -12,6 +12,7 @@ from jdna_cli.cli.options.common import AskedPrecision
 _RECIPE = "Recipe"
 _WHERE = "Where"
 _TEACHING = "Teacher and dynamics"
+_ADAPTERS = "Adapters"
 
 Regime = Annotated[
     str | None,
@@ -84,6 +85,39 @@ Resume = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]  # fmt: skip
+Lora = Annotated[
+    int | None,
+    typer.Option(
+        metavar="RANK",
+        help="Train low-rank adapters beside the matrices in place of the weights, and merge them "
+        "at the end, under the mask of the regime; a new head trains in full (extra `lora`).",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
+LoraAlpha = Annotated[
+    float | None,
+    typer.Option(
+        help="The product is scaled by alpha / rank; by default twice the rank.",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
+LoraTargets = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Matrices that get an adapter, by a shell pattern of their name or its end, as "
+        "q_proj; may be repeated; by default all prunable ones.",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
+LoraKeep = Annotated[
+    bool,
+    typer.Option(
+        "--lora-keep",
+        help="Write the adapters beside the merged model too, as peft reads them.",
+        rich_help_panel=_ADAPTERS,
+    ),
+]
 Teacher = Annotated[
     str | None,
     typer.Option(
