@@ -52,6 +52,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tasks show": ("jdna tasks show rte > mine.toml",),
     "db path": ("jdna db path",),
     "db upgrade": ("jdna db upgrade",),
+    "db backup": ("jdna db backup before-the-sweep.db",),
     "db query": (
         'jdna db query "SELECT * FROM performance_drop"',
         'jdna db query "SELECT id, model FROM run" --format csv',

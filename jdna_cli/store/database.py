@@ -160,11 +160,49 @@ def _require_writable(file: Path) -> None:
             raise RequestError(f"{path} is read-only: name another place with --home or --db")
 
 
+def back_up(url: str, target: Path) -> Path:
+    """Copy a database as it is at one moment, while others may write to it.
+
+    Args:
+        url: of a SQLite file.
+        target: the copy; there must be none yet.
+
+    Raises:
+        RequestError: it is a server's, is not there, or the copy cannot be written.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        raise RequestError(
+            f"{redact(url)} is a server's, which its own tools copy while others write: "
+            f"pg_dump --format=custom --file={target} URL"
+        )
+    if not file.is_file():
+        raise RequestError(f"there is no database at {file}: nothing has been run yet")
+    if target.exists():
+        raise RequestError(f"{target} is there already: name another file")
+    if not target.absolute().parent.is_dir():
+        raise RequestError(f"there is no folder {target.absolute().parent}")
+    part = target.with_name(f"{target.name}.part-{os.getpid()}")
+    try:
+        _copy(file, part)
+        part.replace(target)
+    except sqlite3.DatabaseError as error:
+        raise RequestError(f"{file} cannot be copied: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
 def _back_up(file: Path, found: str) -> None:
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S")
-    target = file.with_name(f"{file.name}.{found}-{stamp}.backup")
+    _copy(file, file.with_name(f"{file.name}.{found}-{stamp}.backup"))
+
+
+def _copy(file: Path, target: Path) -> None:
     with sqlite3.connect(file) as source, sqlite3.connect(target) as copy:
         source.backup(copy)
+        # One file: what is copied is not in use.
+        copy.execute("PRAGMA journal_mode = DELETE")
     source.close()
     copy.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,23 @@ def upgrade_db(
         print_json({"schema": schema})
     else:
         print(f"schema {schema}")
+
+
+@db.command("backup", epilog=examples.of("db backup"))
+def back_up_db(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; not there yet.")],
+    home: common.Home = common.DEFAULT_HOME,
+    db: common.Db = None,
+    as_json: common.Json = False,
+) -> None:
+    """Copy the database as it is at one moment, while others may write to it."""
+    from jdna_cli.store import database
+
+    size = database.back_up(url_of(home, db), file).stat().st_size
+    if as_json:
+        print_json({"backup": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size:,} bytes")
 
 
 @db.command("query", epilog=examples.of("db query"))
