@@ -118,13 +118,17 @@ def scan(
 def allocation_of(outcome: Outcome, spec: ScanSpec) -> str:
     """The file that `--allocation` takes, by what a scan has measured."""
     dense = outcome.metrics["loss"]
+    measured: dict[float, dict[tuple[str, str], float]] = {}
     rises: dict[str, dict[float, float]] = {}
     sizes: dict[str, int] = {}
     tensors: dict[str, tuple[str, ...]] = {}
     for one in outcome.sensitivities:
+        measured.setdefault(one.sparsity, {})[one.block, one.matrix] = one.loss - dense
         name = f"{one.block}\0{one.matrix}"
-        rises.setdefault(name, {})[one.sparsity] = one.loss - dense
         sizes[name], tensors[name] = one.weights, one.tensors
+    for sparsity, own in measured.items():
+        for (block, kind), rise in allocation.without_noise(own).items():
+            rises.setdefault(f"{block}\0{kind}", {})[sparsity] = rise
     shares = allocation.by_sensitivity(rises, sizes, spec.total)
     targets = {
         tensor: Target(round(shares[name], 6)) for name in shares for tensor in tensors[name]

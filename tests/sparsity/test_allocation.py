@@ -5,6 +5,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +146,20 @@ def test_a_file_that_will_not_do_is_refused_in_one_line(tmp_path, text, sparsity
         file(tmp_path, text).targets(SIX, sparsity, None)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_rises_without_noise_are_as_they_were():
+    rises = {(f"h.{i}", kind): 0.1 * i + k for i in range(4) for k, kind in enumerate("qkv", 1)}
+    rises["h.1", "q"] += 0.7
+    assert allocation.without_noise(rises) == pytest.approx(rises)
+
+
+def test_rises_of_noise_alone_become_what_block_and_kind_say():
+    generator = np.random.default_rng(1)
+    true = {(f"h.{i}", kind): 0.002 * k for i in range(30) for k, kind in enumerate("abcdefg")}
+    seen = {unit: r + generator.normal(0, 0.01) for unit, r in true.items()}
+    found = allocation.without_noise(seen)
+    off = {name: math.sqrt(sum((x[u] - true[u]) ** 2 for u in true) / len(true))
+           for name, x in (("seen", seen), ("found", found))}  # fmt: skip
+    assert off["found"] < 0.6 * off["seen"]
+    assert sum(found.values()) == pytest.approx(sum(seen.values()))

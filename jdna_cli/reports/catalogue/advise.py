@@ -223,23 +223,9 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Drop over sparsity with the tolerance as a dotted line, a panel per model and task."""
     places: dict[tuple[str, str], list[Line]] = {}
     for row in rows:
-        own = row["_levels"]
-        halves = [cells.half(r) for r in own]
-        line = Line(
-            f"{row['way']} · {row['kind']}: {row['critical_sparsity']:.0%}",
-            (0.0, *(100 * r["sparsity"] for r in own)),
-            (0.0, *(100 * r["mean_relative_drop"] for r in own)),
-            (None, *halves),
-            joined=row["_known"].posterior is None,
-        )
         lines = places.setdefault((row["_name"], row["label"]), [])
-        lines.append(line)
-        if (found := row["_known"].posterior) is not None:
-            grid = np.linspace(0, own[-1]["sparsity"], 41)
-            middle, low, high = found.drops(grid)
-            curve, spread = (tuple(map(float, y)) for y in (100 * middle, 50 * (high - low)))
-            x = tuple(map(float, 100 * grid))
-            lines.append(Line("its curve (posterior)", x, curve, spread, marked=False))
+        name = f"{row['way']} · {row['kind']}: {row['critical_sparsity']:.0%}"
+        lines += _with_curve(name, row) if row["_known"].posterior else [_joined(name, row)]
     panels = [
         Panel(f"{name} · {label}", "sparsity (%)", tuple(lines))
         for (name, label), lines in places.items()
@@ -247,3 +233,30 @@ def figure(rows: Sequence[Row]) -> Figure:
     reference = 100 * rows[0]["tolerance"] if rows else None
     note = "dotted: the tolerance; named: the critical sparsity of each way"
     return Figure(tuple(panels), "drop (% of dense)", reference, note, "How much may be pruned")
+
+
+def _joined(name: str, row: Row) -> Line:
+    """Mean drops with their intervals, joined."""
+    own = row["_levels"]
+    return Line(
+        name,
+        (0.0, *(100 * r["sparsity"] for r in own)),
+        (0.0, *(100 * r["mean_relative_drop"] for r in own)),
+        (None, *(cells.half(r) for r in own)),
+    )
+
+
+def _with_curve(name: str, row: Row) -> list[Line]:
+    """Every run as a point, and the curve that the posterior lays through them."""
+    own, found = row["_levels"], row["_known"].posterior
+    points = [(r["sparsity"], one) for r in own for one in r["_seeds"] if one.relative is not None]
+    x = tuple(100 * sparsity for sparsity, _ in points)
+    y = tuple(100 * (1 - one.relative) for _, one in points)
+    grid = np.linspace(0, own[-1]["sparsity"], 41)
+    curve, low, high = (tuple(map(float, 100 * v)) for v in found.drops(grid))
+    across = tuple(map(float, 100 * grid))
+    return [
+        Line(name, x, y, (None,) * len(x), joined=False),
+        Line("its curve (posterior)", across, curve, (None,) * len(curve), marked=False,
+             band=tuple(zip(low, high, strict=True))),
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ class Line:
     spread: tuple[float | None, ...]
     joined: bool = True  # else points alone
     marked: bool = True  # else a line alone
+    band: tuple[tuple[float, float], ...] = ()  # from where to where, at each x
 
 
 @dataclass(frozen=True)

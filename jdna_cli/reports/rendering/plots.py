@@ -150,6 +150,9 @@ def _draw(axis: Any, line: Line, i: int, *, bands: bool) -> None:
         style["marker"] = "none"
     heights = [float("nan") if y is None else y for y in line.y]
     axis.plot(line.x, heights, label=textwrap.fill(line.label, 44), **style)
+    if line.band:
+        ends = [[end[i] for end in line.band] for i in (0, 1)]
+        axis.fill_between(line.x, *ends, color=style["color"], alpha=0.15, linewidth=0)
     known = [
         (x, y, s)
         for x, y, s in zip(line.x, line.y, line.spread, strict=True)
