@@ -161,5 +161,5 @@ def test_rises_of_noise_alone_become_what_block_and_kind_say():
     found = allocation.without_noise(seen)
     off = {name: math.sqrt(sum((x[u] - true[u]) ** 2 for u in true) / len(true))
            for name, x in (("seen", seen), ("found", found))}  # fmt: skip
-    assert off["found"] < 0.6 * off["seen"]
+    assert off["found"] < 0.7 * off["seen"]
     assert sum(found.values()) == pytest.approx(sum(seen.values()))
