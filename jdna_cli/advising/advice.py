@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jdna_cli.advising.knowledge import Knowledge, columns
 from jdna_cli.advising.question import Question
 from jdna_cli.advising.search import Search
 from jdna_cli.errors import JdnaError
@@ -66,8 +67,9 @@ def begin(
         filters = Filters(models=(model,), tasks=(task,))
         return source_of(url, workspace.ledger.home, filters, asked.tolerance)
 
+    known = Knowledge(asked, source, columns(asked, quiet))
     search = Search({}, {}, workspace.ledger, "none", retries, asked=asked, workspace=quiet,
-                    source=source, side=side)  # fmt: skip
+                    knowledge=known, side=side)  # fmt: skip
     search.begin_search()
     return search
 
@@ -88,10 +90,11 @@ def answer(search: Search, run: Callable[[Search], None]) -> Advice:
     search.look()
     failed = tuple((search.cells[key].title, error) for key, error in search.failed.items())
     row, examples = None, None
-    if search.known is not None and search.way is not None:
-        answers = predictions.of(search.source())
-        row = report.row_of(search.way, search.known, answers, search.asked.tolerance)
-        first = search.levels[0]
+    known = search.knowledge
+    if known.known is not None and known.way is not None:
+        answers = predictions.of(known.source())
+        row = report.row_of(known.way, known.known, answers, search.asked.tolerance)
+        first = known.levels[0]
         found = answers.of(first["_seeds"][0].run, first["split"], first["metric"])
         examples = len(found) if found else None
     elif failed:
@@ -105,6 +108,7 @@ def answer(search: Search, run: Callable[[Search], None]) -> Advice:
 
 def _runs(search: Search) -> tuple[int, ...]:
     """Numbers of the runs that the answer rests on."""
-    rows: list[Any] = [*search.levels, *([search.dense] if search.dense else [])]
+    known = search.knowledge
+    rows: list[Any] = [*known.levels, *([known.dense] if known.dense else [])]
     numbers = {one.run for row in rows for one in row["_seeds"]}
     return tuple(sorted(numbers))

@@ -36,7 +36,7 @@ class Progress:
         self._rows: dict[int, tuple[str, str]] = {}
 
     def __enter__(self) -> Progress:
-        runs = sum(row["n"] for row in self._search.levels)
+        runs = sum(row["n"] for row in self._search.knowledge.levels)
         if runs:
             self._line(f"in the database: {runs} pruned runs · {_bracket(self._search)}")
         if sys.stderr.isatty():
@@ -97,10 +97,10 @@ class Progress:
 
 def _bracket(search: Search) -> str:
     """Where the critical sparsity lies, as far as is known."""
-    known = search.known
+    known = search.knowledge.known
     if known is None:
         return ""
-    low, high = (known.low, known.high) if search.asked.trains else search.bracket()
+    low, high = (known.low, known.high) if search.asked.trains else search.knowledge.bracket
     if low is None or high is None:
         return ""
     if search.asked.patterned:
