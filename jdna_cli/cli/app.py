@@ -7,14 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from jdna_cli import __version__
-from jdna_cli.cli import examples
-from jdna_cli.cli.commands import db, runs, tasks
+from jdna_cli.cli import examples, project_file
+from jdna_cli.cli.commands import config, db, runs, tasks
 from jdna_cli.cli.commands.advise import advise
 from jdna_cli.cli.commands.demo import demo
 from jdna_cli.cli.commands.doctor import doctor
@@ -110,6 +111,8 @@ def _root(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
+    if (project := project_file.find(Path.cwd())) is not None:
+        context.default_map = project.defaults(context.command)
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -126,6 +129,7 @@ app.command("demo", epilog=examples.of("demo"))(demo)
 app.add_typer(runs.runs, name="runs")
 app.add_typer(tasks.tasks, name="tasks")
 app.add_typer(db.db, name="db")
+app.add_typer(config.config, name="config")
 app.command("doctor", epilog=examples.of("doctor"))(doctor)
 
 

@@ -25,6 +25,12 @@ def was_said(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def was_set(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, or the project file names it."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
+
+
 def fraction(flag: str, text: str) -> float:
     """A share of a score as people write it.
 

@@ -53,6 +53,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "db path": ("jdna db path",),
     "db upgrade": ("jdna db upgrade",),
     "db backup": ("jdna db backup before-the-sweep.db",),
+    "config schema": (
+        "jdna config schema > experiment.schema.json",
+        "jdna config schema project",
+    ),
     "db query": (
         'jdna db query "SELECT * FROM performance_drop"',
         'jdna db query "SELECT id, model FROM run" --format csv',

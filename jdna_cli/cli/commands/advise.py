@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jdna_cli.cli.asked import fraction, was_said
+from jdna_cli.cli.asked import fraction, was_said, was_set
 from jdna_cli.cli.opening import open_workspace, url_of
 from jdna_cli.cli.options import common, engines, measuring, pruning, recipe
 from jdna_cli.errors import RequestError
@@ -171,8 +171,10 @@ def _fixed(context: typer.Context, *, trains: bool) -> dict[str, Any]:
     for name, value in context.params.items():
         # The flag of an evaluation's own field has another name.
         field = "batch_size" if name == "eval_batch_size" and not trains else name
-        if field not in known or value is None or not was_said(context, name):
+        if field not in known or value is None or not was_set(context, name):
             continue
+        if field not in fields and not was_said(context, name):
+            continue  # of the project's recipe
         if field not in fields or (name == "batch_size" and not trains):
             other = "--no-finetune" if trains else "--finetune"
             raise RequestError(f"--{name.replace('_', '-')}: goes with {other} alone")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from jdna_cli.cli import project_file
 from jdna_cli.cli.opening import url_of
 from jdna_cli.cli.options import common
 from jdna_cli.console import print_json, say, tell
@@ -20,10 +21,13 @@ from jdna_cli.store import schema
 
 
 def doctor(
-    home: common.Home = common.DEFAULT_HOME, db: common.Db = None, as_json: common.Json = False
+    context: typer.Context,
+    home: common.Home = common.DEFAULT_HOME,
+    db: common.Db = None,
+    as_json: common.Json = False,
 ) -> None:
     """Check this machine: libraries, devices, disk, database. Exit code 1 if something is wrong."""
-    checks = [*_machine_checks(), *_home_checks(home, db)]
+    checks = [*_machine_checks(), _project(context), *_home_checks(home, db)]
     if as_json:
         names = ("name", "ok", "detail")
         print_json({"checks": [dict(zip(names, check, strict=True)) for check in checks]})
@@ -33,6 +37,19 @@ def doctor(
     if not all(ok for _, ok, _ in checks):
         say("jdna: something is wrong, see the lines marked BAD")
         raise typer.Exit(1)
+
+
+def _project(context: typer.Context) -> tuple[str, bool, str]:
+    """The project file, and where the home and the database were named."""
+    words = {"COMMANDLINE": "by flag", "ENVIRONMENT": "by JDNA_{}", "DEFAULT_MAP": "by the file"}
+    told = []
+    for name in ("home", "db"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name in words:
+            told.append(f"{name} {words[source.name].format(name.upper())}")
+    project = project_file.find(Path.cwd())
+    found = "none here or above" if project is None else project.words
+    return "project file", True, "; ".join([found, *told])
 
 
 def _machine_checks() -> list[tuple[str, bool, str]]:
