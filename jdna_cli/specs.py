@@ -273,7 +273,7 @@ class ScanSpec(TaskConditions):
     model: str
     task: str
     split: str
-    sparsities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5,), min_length=1)
+    sparsities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.7,), min_length=1)
     total: float = Field(0.5, gt=0, lt=1)
     criterion: str = "magnitude"
     scope: Literal["layer", "row"] = "layer"

@@ -30,7 +30,7 @@ from jdna_cli.reports.rendering.tables import Section, told_once
 _ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages", "regimes",
             "barrier", "criteria", "quantisation", "architectures", "sizes", "dynamics",
             "tradeoff")  # fmt: skip
-_APART = ("verdict", "advise", "compare", "paper", "runs")  # first, or asked for by name
+_APART = ("verdict", "advise", "compare", "paper", "runs", "layers")  # first, or asked for by name
 MOST_RUNS = 500
 TITLE = "jdna report"
 DOT = " · "  # between the parts of a title

@@ -26,7 +26,6 @@ NAMES = (UNIFORM, GLOBAL, ERK, OWL)
 
 OUTLIER = 5.0  # times the mean score of its block: M of OWL
 REACH = 0.08  # how far a block's sparsity may lie from the mean: λ of OWL
-LARGEST = 0.95  # sparsity that a scan's allocation gives a unit at most
 POWER = 3.0  # of the rise of the loss in the sparsity, where one sparsity alone was measured
 SLACK = 0.001  # of the total, that a file may miss it by: its numbers are rounded
 
@@ -120,13 +119,23 @@ def by_sensitivity(
 
     A unit's rise is taken as a · s^p, with one p for all (least squares of the logarithms) and an a
     of its own; the rises of several as their sum. The minimum under the total is where
-    a · p · s^(p-1) / size is the same for all units, each at most `LARGEST`.
+    a · p · s^(p-1) / size is the same for all units; each at most half the way from the largest
+    sparsity that was measured to 1, for above that nothing is known of it.
 
     Args:
         rises: of each unit, the rise of the loss by sparsity.
         sizes: its number of weights.
         sparsity: of all together.
+
+    Raises:
+        RequestError: that lies above what was measured.
     """
+    largest = (1 + max(s for own in rises.values() for s in own)) / 2
+    if sparsity >= largest:
+        raise RequestError(
+            f"--total: {sparsity:g} lies too far above the sparsities that were measured: scan "
+            f"up to {2 * sparsity - 1 + 0.05:.2f} at least"
+        )
     power = _power(rises)
     known = {
         name: sum(max(r, 0.0) * s**power for s, r in own.items())
@@ -142,7 +151,7 @@ def by_sensitivity(
     total = sum(sizes.values())
 
     def shares(height: float) -> dict[str, float]:
-        return {n: min(LARGEST, (height / x) ** (1 / (power - 1))) for n, x in steep.items()}
+        return {n: min(largest, (height / x) ** (1 / (power - 1))) for n, x in steep.items()}
 
     low, high = 0.0, max(steep.values())
     for _ in range(200):

@@ -34,7 +34,7 @@ def scan(
     context: typer.Context,
     model: common.Model,
     task: common.Task,
-    sparsities: Sparsities = "0.5",
+    sparsities: Sparsities = "0.7",
     total: Total = _FIELDS["total"].default,
     criterion: pruning.Criterion = _FIELDS["criterion"].default,
     scope: pruning.ScopeWithin = None,

@@ -102,12 +102,14 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             ]
             for row in own
         ]
-        columns = ("tensor", "shape", "kept", "sparsity", *(["share of the loss"] * scanned))
+        columns = ("tensor", "shape", "kept", "sparsity", *(["loss"] * scanned))
         words = [own[0]["criterion"], own[0]["scope"], own[0]["allocation"]]
         how = " ".join(word for word in words if word)
         notes = ["--format csv writes this as a file that --allocation takes."]
         if not scanned:
             notes.append("What each costs is known after `jdna scan MODEL --task T`.")
+        else:
+            notes.append("Loss: the layer's share of the rise that the latest scan foretells.")
         sections.append(Section(f"Layers of run {number} · {how}", columns, table, tuple(notes)))
     return sections
 

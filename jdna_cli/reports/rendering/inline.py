@@ -37,7 +37,7 @@ def svg(panel: Panel, drawn: Figure, prefix: str) -> str:
         axis = figure.subplots()
         plots.panel_on(axis, replace(panel, title=""), drawn.reference)
         axis.grid(True, color=_RULE, linewidth=0.6)
-        axis.set_ylabel(drawn.y_label)
+        axis.set_ylabel("" if panel.heat else drawn.y_label)
         for i, line in enumerate(panel.lines):
             _reachable(axis, line, i)
         file = io.StringIO()

@@ -111,6 +111,7 @@ def _heat_on(axis: Any, title: str, heat: Heat) -> None:
     axis.set_yticks(range(len(heat.rows)), heat.rows, fontsize=6 if len(heat.rows) > 16 else 8)
     axis.set_title(textwrap.fill(title, 48), fontsize=10)
     axis.tick_params(length=0)
+    axis.grid(visible=False)
     bar = axis.figure.colorbar(shown, ax=axis, shrink=0.9)
     bar.ax.tick_params(labelsize=7)
 
