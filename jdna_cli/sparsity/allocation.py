@@ -26,6 +26,7 @@ NAMES = (UNIFORM, GLOBAL, ERK, OWL)
 
 OUTLIER = 5.0  # times the mean score of its block: M of OWL
 REACH = 0.08  # how far a block's sparsity may lie from the mean: λ of OWL
+SPREAD = 0.15  # how far a unit's sparsity may lie from the total, where a scan allots it
 POWER = 3.0  # of the rise of the loss in the sparsity, where one sparsity alone was measured
 SLACK = 0.001  # of the total, that a file may miss it by: its numbers are rounded
 
@@ -119,8 +120,9 @@ def by_sensitivity(
 
     A unit's rise is taken as a · s^p, with one p for all (least squares of the logarithms) and an a
     of its own; the rises of several as their sum. The minimum under the total is where
-    a · p · s^(p-1) / size is the same for all units; each at most half the way from the largest
-    sparsity that was measured to 1, for above that nothing is known of it.
+    a · p · s^(p-1) / size is the same for all units. Rises do not simply add up where much goes, so
+    that each unit stays within `SPREAD` of the total, and within half the way from the largest
+    sparsity that was measured to 1.
 
     Args:
         rises: of each unit, the rise of the loss by sparsity.
@@ -151,9 +153,11 @@ def by_sensitivity(
     total = sum(sizes.values())
 
     def shares(height: float) -> dict[str, float]:
-        return {n: min(largest, (height / x) ** (1 / (power - 1))) for n, x in steep.items()}
+        free = {n: (height / x) ** (1 / (power - 1)) for n, x in steep.items()}
+        return {n: min(most, max(sparsity - SPREAD, s)) for n, s in free.items()}
 
-    low, high = 0.0, max(steep.values())
+    most = min(largest, sparsity + SPREAD)
+    low, high = 0.0, max(steep.values()) * power
     for _ in range(200):
         middle = (low + high) / 2
         lost = sum(share * sizes[name] for name, share in shares(middle).items())

@@ -378,9 +378,9 @@ def test_a_calibration_that_was_cut_off_goes_on_and_ends_the_same(
     with pytest.raises(CutOff):
         prune.prune(spec, source, context("again", until_one_is_done))
     assert not (tmp_path / "again").exists()
-    settled = blockwise._settled
+    settled = blockwise.settled
     monkeypatch.setattr(
-        blockwise, "_settled", lambda plan, name, *rest: blocks.append(name) or settled(
+        blockwise, "settled", lambda plan, name, *rest: blocks.append(name) or settled(
             plan, name, *rest)
     )  # fmt: skip
     again = prune.prune(spec, source, context("again"))

@@ -231,6 +231,7 @@ DEATHS = 12
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_murdered_workers_change_nothing(jdna, tmp_path, bert):
     """Workers are killed at random; the table is that of a sweep that was left alone."""
     file = write(
