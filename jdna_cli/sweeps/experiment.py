@@ -145,7 +145,7 @@ def says_auto(experiment: Experiment) -> bool:
 
 def _sizes(table: Table) -> int:
     """How many tables one stands for."""
-    lists = (v for k, v in table.items() if isinstance(v, list) and k not in _LISTS)
+    lists = (v for k, v in table.items() if isinstance(v, list) and k not in LISTS)
     return math.prod(map(len, lists))
 
 
@@ -156,12 +156,12 @@ def _grid(axes: Mapping[str, list[Any]]) -> Iterator[Table]:
 
 def _expanded(table: Table) -> Iterator[Table]:
     """A table whose lists stand for one table each; lists of patterns of names do not."""
-    lists = {k: v for k, v in table.items() if isinstance(v, list) and k not in _LISTS}
+    lists = {k: v for k, v in table.items() if isinstance(v, list) and k not in LISTS}
     for point in _grid(lists):
         yield {**table, **point}
 
 
-_LISTS = ("include", "exclude")
+LISTS = ("include", "exclude", "lora_targets")  # settings that are lists themselves
 
 
 def read(path: Path) -> Experiment:

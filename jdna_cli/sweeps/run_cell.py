@@ -19,6 +19,7 @@ from jdna_cli.store.ledger import Ledger
 from jdna_cli.store.run_reader import ModelGoneError
 from jdna_cli.store.tables import Run
 from jdna_cli.sweeps.cells import Cell, resolved
+from jdna_cli.sweeps.experiment import LISTS
 
 MARK = ".sweep"  # in the folder of a run that a sweep made
 
@@ -41,7 +42,7 @@ def request(workspace: OpenWorkspace, kind: str, values: dict[str, Any]) -> Requ
         RequestError: a value is wrong, or something that it names is not there.
     """
     asked = dict(values)
-    for name in ("include", "exclude"):
+    for name in LISTS:
         if name in asked:
             asked[name] = tuple(asked[name])
     resolve: dict[str, Callable[[OpenWorkspace, dict[str, Any]], Request]] = {
