@@ -161,8 +161,7 @@ def thresholds(lines: Sequence[Line], tolerance: float, *, sure: bool) -> dict[s
         (value,) = statistics.critical(levels, means, tolerance, counts)
         interval: tuple[float | None, float | None] = (None, None)
         if line.resampled is not None:
-            interval = statistics.percentiles(
-                statistics.critical(levels, line.resampled, tolerance)
-            )
+            below, above = statistics.bracket(levels, line.resampled, tolerance)
+            interval = statistics.percentiles(below)[0], statistics.percentiles(above)[1]
         thresholds[line.label] = (float(value), *interval)
     return thresholds

@@ -292,6 +292,23 @@ def critical(
     return critical_levels
 
 
+def bracket(
+    levels: Sequence[float],
+    drops: Floats,
+    tolerance: float,
+    weights: Sequence[float] | None = None,
+) -> tuple[Floats, Floats]:
+    """The measured levels between which each row's critical sparsity lies, (rows,) and (rows,).
+
+    Args are those of `critical`. The upper end is 1 where no level measured is above the tolerance:
+    nothing is said of what lies between two levels, nor above the last.
+    """
+    fitted = monotone(np.atleast_2d(drops), weights)
+    xs = np.array([0.0, *levels, 1.0])
+    held = (fitted <= tolerance).sum(axis=1)
+    return xs[held], xs[held + 1]
+
+
 def percentiles(found: Floats, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval of bootstrapped values."""
     ordered, at = np.sort(found), np.array([(1 - level) / 2, (1 + level) / 2]) * (len(found) - 1)

@@ -1,8 +1,8 @@
 """One way of pruning a model for a task, at several sparsities: what is known of how far it may go.
 
 Runs that were trained scatter from seed to seed: their critical sparsity has a posterior
-(`critical_sparsity`). Where nothing is trained, or there is one seed, drops are made monotone, are
-linear between the levels, and have a bootstrap over the examples.
+(`critical_sparsity`). Where nothing is trained, or there is one seed, drops are made monotone, and
+the interval is from the level that held to the one that did not, by a bootstrap over the examples.
 """
 
 from __future__ import annotations
@@ -128,8 +128,14 @@ def known(way: Way, answers: Answers, tolerance: float, *, interval: bool = True
     drawn, over = resampling.drops(levels, answers)
     if drawn is None:
         return Known(own, None, None, over)
-    samples = critical_of(drawn)
-    return Known(own, *statistics.percentiles(samples), over, samples=samples)
+    if steps is not None:
+        samples = critical_of(drawn)
+        return Known(own, *statistics.percentiles(samples), over, samples=samples)
+    # Between two levels it may be anywhere.
+    below, above = statistics.bracket(xs, drawn, tolerance, weights)
+    places = np.random.default_rng(statistics.SEED).random(len(below))
+    low, high = statistics.percentiles(below)[0], statistics.percentiles(above)[1]
+    return Known(own, low, high, over, samples=below + places * (above - below))
 
 
 def _steps(levels: Sequence[Row]) -> Callable[[Floats], Floats] | None:

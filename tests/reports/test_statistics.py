@@ -137,3 +137,17 @@ def test_the_monotone_fit_is_scipys_isotonic_regression(rows, weights):
 def test_the_critical_sparsity_is_where_the_drop_passes_the_tolerance(drops, critical):
     found = statistics.critical([0.2, 0.4, 0.6, 0.8], np.array([drops]), 0.05)
     assert found == pytest.approx([critical])
+
+
+def test_a_critical_sparsity_lies_in_its_bracket():
+    generator = np.random.default_rng(3)
+    levels = [0.2, 0.5, 0.6, 0.9]
+    drops = generator.uniform(-0.02, 0.1, (200, 4)).cumsum(axis=1)
+    found = statistics.critical(levels, drops, 0.05)
+    below, above = statistics.bracket(levels, drops, 0.05)
+    assert (below <= found).all()
+    assert (found <= above).all()
+    assert set(below) <= {0.0, *levels}
+    assert set(above) <= {*levels, 1.0}
+    nothing = statistics.bracket(levels, np.zeros((1, 4)), 0.05)
+    assert (nothing[0][0], nothing[1][0]) == (0.9, 1.0)

@@ -3,8 +3,9 @@
 For each model and way of pruning: the critical sparsity, the largest at which the drop is not above
 the tolerance. Of runs that were trained, by several seeds, it is the median of its posterior under
 a curve that rises (`reports/critical_sparsity.py`), with the 95 % interval over seeds; for at most
-12 ways at a time. Of evaluations drops are made monotone (isotonic regression), and the interval is
-a bootstrap over the examples where their answers were saved.
+12 ways at a time. Of evaluations, and of one seed, drops are made monotone (isotonic regression),
+and the interval is from the level that held to the one that did not, by a bootstrap over the
+examples, where their answers were saved.
 """
 
 from __future__ import annotations
