@@ -124,6 +124,10 @@ class Outcome:
             metrics[m.name if m.split == first else f"{m.split}/{m.name}"] = m.value
         return metrics
 
+    def result(self, name: str) -> float:
+        """A result by name, of whichever split it was measured on, the first of several."""
+        return next(m.value for m in self.measurements if m.step is None and m.name == name)
+
     @property
     def prunable(self) -> int:
         """Number of prunable weights."""

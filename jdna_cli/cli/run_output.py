@@ -81,7 +81,7 @@ def as_json(done: RecordedRun) -> dict[str, Any]:
         as_object["points"] = [{"alpha": p.alpha, "loss": p.loss, "score": p.score} for p in points]
         as_object["barrier"] = as_object["metrics"]["barrier"]
     if done.run.kind == "scan":
-        dense = as_object["metrics"]["loss"]
+        dense = done.outcome.result("loss")
         as_object["sensitivities"] = [
             {**asdict(one), "rise": one.loss - dense} for one in done.outcome.sensitivities
         ]
@@ -249,7 +249,7 @@ def _print_scan(outcome: Outcome) -> None:
     from jdna_cli.reports.rendering import tables
     from jdna_cli.reports.scans import grid
 
-    for section in grid(outcome.sensitivities, outcome.metrics["loss"]):
+    for section in grid(outcome.sensitivities, outcome.result("loss")):
         print(tables.sections_as_text([section], "table"), end="")
 
 

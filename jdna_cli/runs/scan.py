@@ -117,7 +117,7 @@ def scan(
 
 def allocation_of(outcome: Outcome, spec: ScanSpec) -> str:
     """The file that `--allocation` takes, by what a scan has measured."""
-    dense = outcome.metrics["loss"]
+    dense = outcome.result("loss")
     measured: dict[float, dict[tuple[str, str], float]] = {}
     rises: dict[str, dict[float, float]] = {}
     sizes: dict[str, int] = {}

@@ -85,7 +85,7 @@ def scan(
     with open_workspace(home, db, data_dir, force, allow_pickle=allow_pickle) as workspace:
         done, file = scan.scan(workspace, values, out)
         if plot is not None:
-            found, dense = done.outcome.sensitivities, done.outcome.metrics["loss"]
+            found, dense = done.outcome.sensitivities, done.outcome.result("loss")
             panels = [
                 scans.heat(found, dense, s, f"{run_output.title(done.run)} · {s:.0%}")
                 for s in scans.sparsities(found)

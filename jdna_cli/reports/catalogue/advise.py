@@ -80,6 +80,8 @@ def _next(levels: list[Row], row: Row) -> str:
     below, above = row["between"]
     if above is not None and row["kind"] == "unstructured" and above - below > 0.15:
         return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
+    if levels[0]["data_fraction"] is None and row["kind"] == "unstructured":
+        return "more examples" if row["interval_over"] else "saved answers"
     if row["seeds"] < 3:
         near = min(levels, key=lambda one: abs(one["sparsity"] - found))
         return f"{3 - row['seeds']} more seeds, at {cells.level(near)[1]} first"
