@@ -95,15 +95,12 @@ def test_the_same_scan_is_answered_and_another_total_is_no_other_scan(jdna, fami
 
 
 def test_a_scan_on_another_split_is_one_too(jdna, families, data):
-    found = jdna("scan", families("llama"), "--task", "wikitext2", "--split", "test", "--data-dir",
-                 data, "--include", "*q_proj*", "--json").json  # fmt: skip
-    assert found["run"]["task"] == "wikitext2"
     jdna("finetune", families("bert"), "--task", "rte", "--data-dir", data, "--epochs", 1)
-    found = jdna("scan", "run:2", "--task", "rte", "--split", "train", "--data-dir", data,
+    found = jdna("scan", "run:1", "--task", "rte", "--split", "train", "--data-dir", data,
                  "--include", "*query*", "--json").json  # fmt: skip
     dense = found["metrics"]["train/loss"]
     assert all(one["rise"] == one["loss"] - dense for one in found["sensitivities"])
-    assert (jdna.home / "3" / "allocation.toml").is_file()
+    assert (jdna.home / "2" / "allocation.toml").is_file()
 
 
 def test_reports_show_scans_and_layers_and_layers_can_be_fed_back(jdna, bert, tmp_path):
