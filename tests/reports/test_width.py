@@ -13,6 +13,7 @@ import typer
 from jdna_cli import reports
 from jdna_cli.cli import completing
 from jdna_cli.cli.app import app
+from jdna_cli.reports.rendering import tables
 from tests.conftest import run_jdna
 
 WIDTH = 80
@@ -144,3 +145,13 @@ def test_completion_without_a_database_is_silent(tmp_path, monkeypatch):
     (tmp_path / "jdna-runs").mkdir()
     (tmp_path / "jdna-runs" / "jdna.db").write_text("no database")
     assert completing.models(SimpleNamespace(params={}), "run:") == []
+
+
+def test_the_caption_of_a_latex_table_is_a_sentence_and_its_notes_stand_below():
+    section = tables.Section("Drop · org/one · sparse", ("task", "50%"), [["a_b", "1"]],
+                             ("± half of it", "Read on."))  # fmt: skip
+    text = tables.sections_as_text([section], "latex")
+    assert "\\caption{Drop, org/one, sparse.}" in text
+    caption, table, notes = (text.index(part) for part in ("\\caption", "\\toprule", "\\parbox"))
+    assert caption < table < notes
+    assert "$\\pm$ half of it. Read on." in text

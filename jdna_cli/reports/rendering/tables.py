@@ -259,10 +259,17 @@ def _latex(section: Section) -> str:
     columns = "l" + "r" * (len(chosen) - 1)
     lines = [r"\begin{table}", r"\centering"]
     if section.title:
-        lines.append(rf"\caption{{{text(' '.join([section.title, *section.notes]))}}}")
+        # A sentence; what explains the figures stands below them.
+        lines.append(rf"\caption{{{text(section.title.replace(' · ', ', '))}.}}")
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(section.columns), r"\midrule"]
     lines += [line(row) for row in section.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if section.notes:
+        notes = text(
+            " ".join(note if note.endswith((".", "!")) else f"{note}." for note in section.notes)
+        )
+        lines += [r"\par\smallskip", rf"\parbox{{0.95\linewidth}}{{\footnotesize {notes}}}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def _is_drawn(section: Section, i: int) -> bool:
