@@ -28,8 +28,10 @@ def columns(asked: Question, workspace: OpenWorkspace) -> dict[str, Any]:
     """
     fixed = asked.template.fixed
     own = {k: v for k, v in fixed.items() if k in PruneSpec.model_fields}
-    spec = prune.spec_of(PruneSpec, {**own, **asked.levels[0].values})
-    prune.resolve(workspace, spec.model_dump()).prepare()  # refused now, or never
+    # One level of each M: refused now, or never.
+    for level in {(one.pattern or ":").partition(":")[2]: one for one in asked.levels}.values():
+        spec = prune.spec_of(PruneSpec, {**own, **level.values})
+        prune.resolve(workspace, spec.model_dump()).prepare()
     told = prune.columns(spec, locate(workspace, spec.model))
     names = ["criterion", "scope", "allocation", "prunable", "calibration"]
     if fixed.get("schedule", "one-shot") == "one-shot":

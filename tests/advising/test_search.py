@@ -68,7 +68,7 @@ def test_a_task_that_the_dense_model_does_not_learn_has_no_answer(workspace, tin
 
 
 def test_a_request_that_cannot_be_is_refused_before_anything_runs(workspace, tiny):
-    for wrong in ({"criterion": "wanda"}, {"patterns": "3:5"}, {"epochs": 0}, {"colour": "red"},
+    for wrong in ({"criterion": "wanda"}, {"patterns": "3:4,3:5"}, {"epochs": 0}, {"colour": "red"},
                   {"budget": "1 runs"}, {"shots": 2}):  # fmt: skip
         with pytest.raises(RequestError):
             workspace.advise(tiny("bert"), "sst2", **{**RECIPE, **wrong})
