@@ -26,7 +26,7 @@ NAMES = (UNIFORM, GLOBAL, ERK, OWL)
 
 OUTLIER = 5.0  # times the mean score of its block: M of OWL
 REACH = 0.08  # how far a block's sparsity may lie from the mean: λ of OWL
-SPREAD = 0.15  # how far a unit's sparsity may lie from the total, where a scan allots it
+SPREAD = 0.08  # how far a unit's sparsity may lie from the total, where a scan allots it
 POWER = 3.0  # of the rise of the loss in the sparsity, where one sparsity alone was measured
 SLACK = 0.001  # of the total, that a file may miss it by: its numbers are rounded
 
