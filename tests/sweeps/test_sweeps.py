@@ -267,6 +267,7 @@ def test_murdered_workers_change_nothing(jdna, tmp_path, bert):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_sweeps_in_one_home_run_each_cell_once(jdna, tmp_path, bert):
     """Cells that both want are one's work and both's result; no model goes that the other needs."""
     file = write(tmp_path / "trial.toml", bert, head="seeds = [1, 2]")
