@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
 from jdna_cli import command_line
+from jdna_cli.cli.live_board import LiveBoard
 from jdna_cli.console import say, tell
 from jdna_cli.reports import cells as measured
 from jdna_cli.reports.catalogue import advise as report
@@ -27,51 +27,18 @@ if TYPE_CHECKING:
 WIDTH = 30  # of a bar
 
 
-class Progress:
+class Progress(LiveBoard):
     """Shows a search: a line per run, with the bracket as it is then."""
 
     def __init__(self, search: Search) -> None:
+        super().__init__()
         self._search = search
-        self._live: Any = None
-        self._rows: dict[int, tuple[str, str]] = {}
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         runs = sum(row["n"] for row in self._search.knowledge.levels)
         if runs:
             self._line(f"in the database: {runs} pruned runs · {_bracket(self._search)}")
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True,
-                              get_renderable=self._drawn)  # fmt: skip
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def _drawn(self) -> Any:
-        from rich.text import Text
-
-        lines = [f"  {title}  {far}" for _, (title, far) in sorted(self._rows.items())]
-        return Text("\n".join(lines))
-
-    def _line(self, text: str) -> None:
-        if self._live:
-            self._live.console.print(text, highlight=False, markup=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def started(self, cell: Cell, worker: int) -> None:
-        """A worker has a cell."""
-        self._rows[worker] = (cell.title, "")
-
-    def progress(self, worker: int, event: dict[str, Any]) -> None:
-        """A worker tells how far it is."""
-        title, _ = self._rows.get(worker, ("", ""))
-        self._rows[worker] = (title, f"{event['what']} {event['done']}/{event['total']}")
+        return super().__enter__()
 
     def ended(self, cell: Cell, worker: int, event: dict[str, Any], state: State) -> None:
         """A cell has ended; of one that measures, what is known by now."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from jdna_cli.cli.live_board import LiveBoard
 
 if TYPE_CHECKING:
     from jdna_cli.sweeps.cells import Cell
@@ -21,37 +22,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class SweepProgress:
+class SweepProgress(LiveBoard):
     """Shows a sweep: live at a terminal, a line per cell elsewhere."""
 
     def __init__(self, title: str, plan: Plan) -> None:
+        super().__init__()
         self._title = title
         self._total, self._known = len(plan.waiting), len(plan.runs)
         self._ended, self._failed = 0, 0
         self._began = time.monotonic()
-        self._rows: dict[int, tuple[str, str]] = {}
-        self._live: Any = None
 
-    def __enter__(self) -> SweepProgress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True,
-                              get_renderable=self._drawn)  # fmt: skip
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def _drawn(self) -> Any:
-        from rich.text import Text
-
-        lines = [f"{self._title} · {self._counts()}"]
-        lines += [f"  {title}  {far}" for _, (title, far) in sorted(self._rows.items())]
-        return Text("\n".join(lines))
+    def _head(self) -> list[str]:
+        return [f"{self._title} · {self._counts()}"]
 
     def _counts(self) -> str:
         parts = [f"{self._ended} of {self._total} cells"]
@@ -62,22 +44,6 @@ class SweepProgress:
             left = spent / self._ended * (self._total - self._ended)
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
-
-    def _line(self, text: str) -> None:
-        if self._live:
-            self._live.console.print(text, highlight=False, markup=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def started(self, cell: Cell, worker: int) -> None:
-        """A worker has a cell."""
-        self._rows[worker] = (cell.title, "")
-
-    def progress(self, worker: int, event: dict[str, Any]) -> None:
-        """A worker tells how far it is."""
-        title, _ = self._rows.get(worker, ("", ""))
-        far = f"{event['what']} {event['done']}/{event['total']} {event['note']}"
-        self._rows[worker] = (title, far)
 
     def ended(self, cell: Cell, worker: int, event: dict[str, Any], state: State) -> None:
         """A cell has ended, or is to be tried again."""
