@@ -104,12 +104,10 @@ def locate(workspace: OpenWorkspace, reference: str) -> Located:
         )
     identity = workspace.ledger.identity(folder)
     folder = _unpacked(workspace, folder, identity)
-    named = printable(reference.removeprefix("./").rstrip("/"))
+    named = _named(reference)
     if quantized is not None and quantized not in named:
         named += f" ({quantized})"
-    name = workspace.ledger.name_of(identity, named)
-    columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
-    return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
+    return _of_no_run(workspace, named, folder, identity)
 
 
 def _merged(workspace: OpenWorkspace, reference: str, folder: Path) -> Located:
@@ -119,10 +117,18 @@ def _merged(workspace: OpenWorkspace, reference: str, folder: Path) -> Located:
     base = locate(workspace, adapter_folders.base_of(folder))
     made = adapter_folders.merged(folder, base.source.folder, workspace.ledger.home / ".converted")
     identity = workspace.ledger.identity(made)
-    named = printable(reference.removeprefix("./").rstrip("/"))
+    return _of_no_run(workspace, _named(reference), made, identity)
+
+
+def _named(reference: str) -> str:
+    return printable(reference.removeprefix("./").rstrip("/"))
+
+
+def _of_no_run(workspace: OpenWorkspace, named: str, folder: Path, identity: str) -> Located:
+    """A model that no run of this database wrote: dense, as far as anybody knows."""
     name = workspace.ledger.name_of(identity, named)
     columns = {"model": name, "model_identity": identity, "regime": "dense", "sparsity": 0.0}
-    return Located(ModelSource(name, made, identity), None, {**columns, "seed": 0})
+    return Located(ModelSource(name, folder, identity), None, {**columns, "seed": 0})
 
 
 def written_by(workspace: OpenWorkspace, number: int) -> Located:
