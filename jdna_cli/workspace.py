@@ -106,7 +106,8 @@ class Workspace:
 
         asked = _asked(PruneSpec, {"model": _named(model), **options})
         target = None if out is None else Path(out)
-        return self._result(prune.prune(self._opened(force=force, resume=resume), asked, target))
+        with self._opened(force=force, resume=resume) as workspace:
+            return self._result(prune.prune(workspace, asked, target))
 
     def finetune(
         self,
@@ -133,7 +134,8 @@ class Workspace:
         from jdna_cli.specs import FinetuneSpec
 
         asked = _asked(FinetuneSpec, {"model": _named(model), "task": str(task), **options})
-        return self._result(finetune.finetune(self._opened(force=force, resume=resume), asked))
+        with self._opened(force=force, resume=resume) as workspace:
+            return self._result(finetune.finetune(workspace, asked))
 
     def evaluate(
         self,
@@ -159,7 +161,8 @@ class Workspace:
 
         values = {"shots": 0, "model": _named(model), "task": str(task), **options}
         asked = _asked(EvalSpec, values)
-        return self._result(evaluate.evaluate(self._opened(force=force), asked))
+        with self._opened(force=force) as workspace:
+            return self._result(evaluate.evaluate(workspace, asked))
 
     def interpolate(
         self,
@@ -187,7 +190,8 @@ class Workspace:
 
         ends = {"model": _named(first), "other": _named(second)}
         asked = _asked(InterpolateSpec, {"shots": 0, **ends, "task": str(task), **options})
-        return self._result(interpolate.interpolate(self._opened(force=force), asked))
+        with self._opened(force=force) as workspace:
+            return self._result(interpolate.interpolate(workspace, asked))
 
     def advise(
         self,
@@ -233,11 +237,11 @@ class Workspace:
             trains=finetune, tolerance=tolerance, seeds=seeds, precision=precision, budget=budget,
             patterns=patterns,
         )  # fmt: skip
-        workspace = self._opened(force=False)
-        search = advice.begin(workspace, asked, self._url, side=1)
-        return advice.answer(
-            search, lambda state: here.run(state, workspace, here.Silent(), "advise")
-        )
+        with self._opened(force=False) as workspace:
+            search = advice.begin(workspace, asked, self._url, side=1)
+            return advice.answer(
+                search, lambda state: here.run(state, workspace, here.Silent(), "advise")
+            )
 
     def scan(
         self,
@@ -265,7 +269,8 @@ class Workspace:
 
         asked = _asked(ScanSpec, {"model": _named(model), "task": str(task), **options})
         target = None if out is None else Path(out)
-        return self._result(scan.scan(self._opened(force=force), asked, target)[0])
+        with self._opened(force=force) as workspace:
+            return self._result(scan.scan(workspace, asked, target)[0])
 
     # -------------------------------------------------------------------------------- reading
 
@@ -344,12 +349,17 @@ class Workspace:
             self._open = Ledger(self.home, self._db)
         return self._open
 
-    def _opened(self, *, force: bool, resume: bool = False) -> OpenWorkspace:
+    @contextlib.contextmanager
+    def _opened(self, *, force: bool, resume: bool = False) -> Iterator[OpenWorkspace]:
         from jdna_cli.runs.recording import OpenWorkspace
 
-        return OpenWorkspace(
-            self._ledger(), self._data_dir, force, resume, self._allow_pickle, self._observer()
-        )
+        observer = self._observer()
+        try:
+            yield OpenWorkspace(
+                self._ledger(), self._data_dir, force, resume, self._allow_pickle, observer
+            )
+        finally:
+            observer.phase("")
 
     def _observer(self) -> Observer:
         from jdna_cli.observer import Silent

@@ -47,14 +47,14 @@ def open_workspace(
         raise RequestError(f"--data-dir: {data_dir} is no folder")
     terminal = Terminal()
     terminal.phase("starting")
-    if db is None and (kind := network_file_system(home)):
-        terminal.say(
-            f"--home: {home} is on a network file system ({kind}), on which SQLite may lose what "
-            "several machines write: use one machine at a time, or --db postgresql+psycopg://…"
-        )
-    ledger = Ledger(home, db)
     try:
-        yield OpenWorkspace(ledger, data_dir, force, resume, allow_pickle, terminal)
+        if db is None and (kind := network_file_system(home)):
+            terminal.say(
+                f"--home: {home} is on a network file system ({kind}), on which SQLite may lose "
+                "what several machines write: use one machine at a time, or --db "
+                "postgresql+psycopg://…"
+            )
+        with contextlib.closing(Ledger(home, db)) as ledger:
+            yield OpenWorkspace(ledger, data_dir, force, resume, allow_pickle, terminal)
     finally:
         terminal.phase("")
-        ledger.close()

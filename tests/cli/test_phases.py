@@ -1,5 +1,6 @@
 """Never silent at a terminal; Ctrl-C while nothing has been trained yet stops at once."""
 
+import contextlib
 import os
 import pty
 import re
@@ -10,8 +11,8 @@ import time
 
 import pytest
 
-from jdna_cli import console
-from jdna_cli.errors import InterruptedRunError
+from jdna_cli import Workspace, console
+from jdna_cli.errors import InterruptedRunError, RequestError
 from jdna_cli.observer import Silent
 from jdna_cli.signals import StopSignals
 from tests.conftest import run_jdna
@@ -50,6 +51,33 @@ def test_what_takes_long_is_named_once_and_what_is_short_is_not(monkeypatch):
     while "four" not in shown.text and time.monotonic() < deadline:
         time.sleep(0.01)
     assert shown.text == "three …\nfour …\n"
+
+
+def refused_commands(bert, tmp_path):
+    """Each ends in one line, at another place: the database, the model, the request."""
+    home, nowhere = tmp_path / "home", f"sqlite:///{tmp_path}/none/jdna.db"
+    ask = ("--sparsity", 0.5)
+    yield run_jdna, ("prune", bert, *ask, "--home", home, "--db", nowhere)
+    yield run_jdna, ("prune", tmp_path / "no-model", *ask, "--home", home)
+    yield run_jdna, ("prune", bert, "--sparsity", 1.5, "--home", home)
+
+    def by_notebook(model):
+        with Workspace(home, progress="bar") as workspace:
+            workspace.prune(model, sparsity=0.5)
+
+    yield by_notebook, (tmp_path / "no-model",)
+
+
+def test_a_refused_command_names_nothing_afterwards(bert, tmp_path, monkeypatch):
+    shown = Terminal()
+    monkeypatch.setattr(console, "PATIENCE", 1.0)
+    monkeypatch.setattr(console, "PATIENCE_OF_LOGS", 1.0)
+    for call, args in refused_commands(bert, tmp_path):
+        with contextlib.suppress(RequestError):
+            call(*args)
+    monkeypatch.setattr(sys, "stderr", shown)
+    time.sleep(1.5)
+    assert shown.text == ""
 
 
 def at_a_terminal(code, *args):
