@@ -112,17 +112,18 @@ class PruningRequest(Spec):
 
     @model_validator(mode="after")
     def _at_most_one_way(self) -> Self:
-        if len([x for x in (self.sparsity, self.pattern, self.quantize) if x is not None]) > 1:
-            raise ValueError(
-                "give either --sparsity S (0 ≤ S < 1), or --pattern N:M, or --quantize BITS"
-            )
+        if self.sparsity is not None and self.pattern is not None:
+            raise ValueError("give either --sparsity S (0 ≤ S < 1), or --pattern N:M")
         if self.quantize is None:
             for name in ("granularity", "group_size", "asymmetric", "rounding"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"--{name.replace('_', '-')}: goes with --quantize alone")
-        elif self.criterion != "magnitude":
-            raise ValueError("--criterion: --quantize rounds every weight, it chooses none")
-        if self.allocation is not None and self.sparsity is None and self.pattern is None:
+        elif self.criterion != "magnitude" and not self.removes:
+            raise ValueError(
+                "--criterion: --quantize alone rounds every weight, it chooses none: add "
+                "--sparsity S or --pattern N:M"
+            )
+        if self.allocation is not None and not self.removes:
             raise ValueError("--allocation: goes with --sparsity S or --pattern N:M")
         if self.group_size is not None and self.granularity == "tensor":
             raise ValueError("--group-size: groups divide a channel, leave --granularity out")
@@ -137,9 +138,14 @@ class PruningRequest(Spec):
         return determining
 
     @property
+    def removes(self) -> bool:
+        """Whether the request itself takes weights away."""
+        return self.sparsity is not None or self.pattern is not None
+
+    @property
     def prunes(self) -> bool:
         """Whether the request itself takes weights, or bits of them, away."""
-        return any(x is not None for x in (self.sparsity, self.pattern, self.quantize))
+        return self.removes or self.quantize is not None
 
 
 class PruneSpec(PruningRequest):
@@ -154,7 +160,7 @@ class PruneSpec(PruningRequest):
     def _some_way(self) -> Self:
         if not self.prunes:
             raise ValueError(
-                "give either --sparsity S (0 ≤ S < 1), or --pattern N:M, or --quantize BITS"
+                "give either --sparsity S (0 ≤ S < 1) or --pattern N:M, or --quantize BITS, or both"
             )
         return self
 

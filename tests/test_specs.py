@@ -148,7 +148,6 @@ def test_patterns_keep_n_of_m(n, m):
         ({}, "give either --sparsity"),
         ({"quantize": 1}, "--quantize: Input should be greater than or equal to 2"),
         ({"quantize": 9}, "--quantize: Input should be less than or equal to 8"),
-        ({"quantize": 4, "sparsity": 0.5}, "give either --sparsity"),
         ({"quantize": 4, "criterion": "wanda"}, "rounds every weight"),
         ({"quantize": 4, "granularity": "tensor", "group_size": 8}, "--group-size: groups divide"),
         ({"sparsity": 0.5, "group_size": 8}, "--group-size: goes with --quantize alone"),

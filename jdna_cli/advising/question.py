@@ -107,6 +107,10 @@ def question(
     Raises:
         RequestError: the tolerance, seeds, precision, budget or patterns make no sense.
     """
+    if fixed.get("quantize") is not None:
+        raise RequestError(
+            "quantize: the search is for a sparsity, of weights that are not rounded"
+        )
     if not 0 < tolerance < 1:
         raise RequestError("--tolerance: no two runs score alike: give more than 0, as 1%")
     if not 0 < precision < 1:

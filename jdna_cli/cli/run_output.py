@@ -191,7 +191,7 @@ def show_plan(planned: list[Planned], needs: list[Need], json_asked: bool) -> No
 def title(run: Run) -> str:
     """What a run did, in a line."""
     what = {
-        "prune": "rounded" if run.quantization else "pruned",
+        "prune": "pruned" if run.pattern else "rounded",
         "finetune": "fine-tuned",
         "eval": "evaluated",
         "scan": "scanned",
@@ -204,7 +204,7 @@ def title(run: Run) -> str:
         how = [run.criterion, run.scope, run.allocation]
         parts.append(f"at {amount} ({' '.join(word for word in how if word)})")
     if run.quantization:
-        parts.append(f"to {run.quantization}")
+        parts.append(f"{'and rounded ' if run.pattern else ''}to {run.quantization}")
     if run.regime and run.kind == "finetune":
         parts.append(f"· {run.regime} · seed {run.seed}")
     parts += [f"· {text}" for text in (run.schedule, run.adapter, _taught(run)) if text]
@@ -223,6 +223,11 @@ def pruning_lines(outcome: Outcome) -> list[str]:
         f"zeros: {outcome.pruned:,} of {outcome.prunable:,} prunable weights "
         f"({outcome.sparsity:.4%}) in {len(outcome.layers)} tensors"
     ]
+    if (removed := outcome.metrics.get("removed")) is not None:
+        lines.append(
+            f"of them {removed:,.0f} ({removed / outcome.prunable:.4%}) were pruned, "
+            f"{outcome.pruned - removed:,.0f} became zero by rounding"
+        )
     most = max(outcome.layers, key=lambda x: x.sparsity)
     least = min(outcome.layers, key=lambda x: x.sparsity)
     if most.sparsity > least.sparsity:

@@ -236,8 +236,9 @@ def _start(
 ) -> _Start:
     """Put weights where the regime starts them, on the device, and hold what it holds."""
     regime = REGIMES[spec.regime]
-    one_shot = regime.needs_mask and spec.schedule == "one-shot"
-    found = _masks_for(model, source) if one_shot else {}
+    on_grid = regime.holds == "grid"
+    masked = regime.needs_mask or (on_grid and source.mask is not None)
+    found = _masks_for(model, source) if masked and spec.schedule == "one-shot" else {}
     parameters = parameters_by_name(model)
     start_({name: parameters[name] for name in found}, found, regime, spec.seed)
     if distributed.is_sharded():
@@ -245,12 +246,12 @@ def _start(
         parameters = parameters_by_name(model)
     else:
         model.to(device)
-    if regime.holds != "grid":
+    if not on_grid:
         return _Start(parameters, Constraint(parameters, found, regime), found, {})
     stored = quantization.load(source.folder / "grid.safetensors")
     names = match_names(model, stored)
     grids = {there: stored[name].to(device) for name, there in names.items()}
-    return _Start(parameters, OnGrid(parameters, grids), {}, grids)
+    return _Start(parameters, OnGrid(parameters, grids, found), found, grids)
 
 
 def _adapters(
@@ -324,7 +325,8 @@ def _compact_bits(
     if grids := start.grids:
         counts = {name: start.parameters[name].numel() for name in grids}
         bits = sum(
-            packing.codes_bits(counts[name], x.grid, x.scales, x.zeros) for name, x in grids.items()
+            packing.rounded_bits(x, masks_by_name.get(name), counts[name])
+            for name, x in grids.items()
         )
         return bits / sum(counts.values())
     if (

@@ -58,7 +58,7 @@ def of_pruning(plan: PrunePlan) -> list[Need]:
         return [*found, *needs]
     widths = [plan.stored[name].shape[dim] for name, dim in plan.chosen.items()]
     per_block = max(1, len(widths) // layers)
-    if plan.criterion.needs == "gram" or spec.quantize is not None:
+    if plan.needs_products:
         squares = sum(w * w for w in sorted(widths, reverse=True)[:per_block])
         products = 4 * squares + 16 * max(widths) ** 2  # those that are factorised, in float64
         found.append(Need("products of a block's inputs, and their factors", products, _device()))

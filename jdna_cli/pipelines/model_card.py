@@ -19,7 +19,8 @@ _HOW = {
     "reinit": "The small weights started from each other's values, shuffled within a tensor.",
     "large-frozen": "Only the small weights were fine-tuned.",
     "dense": "All weights were fine-tuned; nothing was pruned.",
-    "quantized": "Every weight was held on its grid while it was fine-tuned.",
+    "quantized": "Every weight was held on its grid while it was fine-tuned; what was pruned, at "
+    "zero.",
     "quantized-to-dense": "Rounded weights were fine-tuned freely.",
 }
 
@@ -69,11 +70,10 @@ def write(
 
 
 def _taken(spec: PruneSpec | FinetuneSpec) -> str:
-    if spec.quantize:
-        return f"quantised to {spec.quantize} bits"
-    if spec.pattern:
-        return f"pruned to {spec.pattern}"
-    return f"pruned to {100 * spec.sparsity:g}% sparsity" if spec.sparsity else ""
+    parts = [f"pruned to {spec.pattern}"] if spec.pattern else []
+    parts += [f"pruned to {100 * spec.sparsity:g}% sparsity"] if spec.sparsity else []
+    parts += [f"quantized to {spec.quantize} bits"] if spec.quantize else []
+    return " and ".join(parts)
 
 
 def _done(

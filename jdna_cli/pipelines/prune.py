@@ -14,16 +14,14 @@ from jdna_cli.models import model_files
 from jdna_cli.pipelines.run_files import write_records
 from jdna_cli.pruning import prunable, streaming
 from jdna_cli.pruning.changes import Change
-from jdna_cli.pruning.output import OutputFolder
+from jdna_cli.pruning.output import Beside, OutputFolder
 from jdna_cli.pruning.plan import PrunePlan, plan_of
-from jdna_cli.results import LayerSparsity, Outcome, Planned
+from jdna_cli.results import LayerSparsity, Measurement, Outcome, Planned
 from jdna_cli.run_context import RunContext
 from jdna_cli.sparsity import (
     allocation,
     masks,
     packing,
-    quantization,
-    safetensors_io,
 )
 from jdna_cli.specs import ModelSource, PruneSpec
 
@@ -73,34 +71,29 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
 
         found = blockwise.with_targets_of_outliers(found, context)
     # What an earlier pruning took away stays away, wherever this one looks.
-    earlier = {} if source.mask is None or spec.quantize else masks.load(source.mask)
+    earlier = {} if source.mask is None else masks.load(source.mask)
     layers: dict[str, LayerSparsity] = {}
     notes: list[str] = []
-    packed_bits = 0
+    packed_bits = removed = 0
     with whole(context.folder, context.confirm) as target:
-        with OutputFolder(found, target) as folder, _beside(found, target, earlier) as beside:
+        with OutputFolder(found, target) as folder, Beside(found, target, earlier) as beside:
             for change in _changes(found, context, notes, folder):
                 entry = found.stored[change.name]
+                kept = beside.add(change)
+                removed += 0 if kept is None else kept.total - kept.kept
                 if change.quantized is not None:
-                    own = change.quantized
-                    quantization.add(beside, change.name, own)
-                    packed_bits += packing.codes_bits(entry.numel, own.grid, own.scales, own.zeros)
+                    packed_bits += packing.rounded_bits(change.quantized, kept, entry.numel)
                 elif change.mask is not None:
-                    before = earlier.pop(change.name, None)
-                    kept = change.mask if before is None else masks.both(change.mask, before)
-                    masks.add(beside, change.name, kept)
                     packed_bits += packing.sparse_bits(change.mask, 8 * entry.bytes_each)
                 layers[change.name] = LayerSparsity(
                     change.name, entry.shape, change.left, entry.numel
                 )
-                folder.put(change)
+                folder.put(change, kept)
                 if not found.blockwise:
                     context.progress("prune", len(layers), len(found.chosen), "")
-            for name, mask in earlier.items():
-                masks.add(beside, name, mask)
         model_files.copy_companions(source.folder, target)
         outcome = Outcome(
-            measurements=folder.sizes(),
+            measurements=(*folder.sizes(), *_removed(found, removed)),
             layers=tuple(layers[name] for name in found.chosen),
             bits=spec.quantize or 8 * min(found.stored[n].bytes_each for n in found.chosen),
             bits_per_weight=packed_bits / sum(x.total for x in layers.values()),
@@ -116,12 +109,11 @@ def prune(spec: PruneSpec, source: ModelSource, context: RunContext) -> Outcome:
     return outcome
 
 
-def _beside(plan: PrunePlan, target: Path, earlier: dict[str, masks.Mask]) -> safetensors_io.Writer:
-    """The file that tells what was done: masks, those of earlier prunings too, or grids."""
-    if plan.spec.quantize is not None:
-        return quantization.writer(target / "grid.safetensors", plan.chosen, plan.grid)
-    shapes = {name: plan.stored[name].shape for name in [*plan.chosen, *earlier]}
-    return masks.writer(target / "mask.safetensors", shapes)
+def _removed(plan: PrunePlan, count: int) -> tuple[Measurement, ...]:
+    """How many of a rounded model's zeros were chosen to be, now or before."""
+    if plan.grid is None or not count:
+        return ()
+    return (Measurement("model", "removed", count),)
 
 
 def _changes(
@@ -131,12 +123,18 @@ def _changes(
     spec = plan.spec
     if plan.blockwise or plan.criterion.calibrated:
         from jdna_cli.pruning import blockwise
-    if plan.blockwise:
-        return blockwise.changes(plan, context, notes)
-    if spec.quantize is not None:
+    if plan.chosen_by_block:
+        return blockwise.changes(plan, context, notes, {})
+    if not spec.removes:
+        if plan.blockwise:
+            return blockwise.changes(plan, context, notes, {})
         return streaming.rounded(plan)
-    in_pieces = plan.criterion.parts == "same" and not spec.packed
+    in_pieces = plan.criterion.parts == "same" and not spec.packed and plan.grid is None
     if in_pieces and spec.sparsity is not None and spec.scope == "global":
         return streaming.masked_in_pieces(plan, folder)
     statistics = blockwise.gathered(plan, context) if plan.criterion.calibrated else {}
-    return streaming.masked(plan, statistics)
+    found = streaming.masked(plan, statistics)
+    if not plan.blockwise:
+        return found
+    chosen = {change.name: change.mask for change in found if change.mask is not None}
+    return blockwise.changes(plan, context, notes, chosen)

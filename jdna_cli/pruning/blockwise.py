@@ -8,7 +8,7 @@ up to a block, its matrices are settled, and the samples go on through the block
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -33,16 +33,17 @@ from jdna_cli.sparsity import (
     safetensors_io,
 )
 from jdna_cli.sparsity.criteria import Statistics, wanda
+from jdna_cli.sparsity.masks import Mask
 
 LONG = 600.0  # seconds that are worth a word
 FEW_SAMPLES = 32  # what Wanda and SparseGPT lose little with
 
 
-def _loaded(plan: PrunePlan, context: RunContext) -> tuple[nn.Module, torch.device, Samples]:
+def _loaded(
+    plan: PrunePlan, context: RunContext, *, gradients: bool
+) -> tuple[nn.Module, torch.device, Samples]:
     """The model on the CPU, in evaluation mode, the device to compute on, and its samples."""
-    samples = calibration.prepare(
-        plan.spec, plan.source, context.data_dir, gradients=plan.gradients
-    )
+    samples = calibration.prepare(plan.spec, plan.source, context.data_dir, gradients=gradients)
     return (*_model_of(samples), samples)
 
 
@@ -70,8 +71,7 @@ def with_targets_of_outliers(plan: PrunePlan, context: RunContext) -> PrunePlan:
 
     Outliers are those of the model as it was, whatever becomes of it: Yin et al. 2024, section 3.2.
     """
-    samples = calibration.prepare(plan.spec, plan.source, context.data_dir, gradients=False)
-    model, device = _model_of(samples)
+    model, device, samples = _loaded(plan, context, gradients=False)
     names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
     outliers, sizes = [], []
@@ -103,7 +103,7 @@ def with_targets_of_outliers(plan: PrunePlan, context: RunContext) -> PrunePlan:
 
 def gathered(plan: PrunePlan, context: RunContext) -> dict[str, Statistics]:
     """What the criterion is told of every chosen tensor, of the model as it is."""
-    model, device, samples = _loaded(plan, context)
+    model, device, samples = _loaded(plan, context, gradients=plan.gradients)
     own = _parameters(plan, model)
     told = context.progress
     if plan.gradients:
@@ -130,19 +130,21 @@ def _told(
     return seen.told(there, name, plan.chosen[name], plan.spec.pruning_seed, samples.count)
 
 
-def changes(plan: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[Change]:
+def changes(
+    plan: PrunePlan, context: RunContext, notes: list[str], chosen: Mapping[str, Mask]
+) -> Iterator[Change]:
     """What becomes of each chosen tensor, block by block; finished blocks are not settled again.
 
     Args:
         plan: the pruning.
         context: where data and finished blocks are, and who is told how far it is.
         notes: gets what was done otherwise than usual: a damping that had to be raised.
+        chosen: what is kept, where that was chosen before any block is looked at.
     """
-    model, device, samples = _loaded(plan, context)
+    model, device, samples = _loaded(plan, context, gradients=False)
     names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
-    grid = None if plan.spec.quantize is None else plan.grid
-    finished = FinishedBlocks(context.work, context.fingerprint, grid)
+    finished = FinishedBlocks(context.work, context.fingerprint, plan.grid)
     began = time.monotonic()
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
@@ -153,7 +155,7 @@ def changes(plan: PrunePlan, context: RunContext, notes: list[str]) -> Iterator[
             if not plan.spec.sequential:
                 step.observe(lambda name, inputs: None, keep=True)
         else:
-            own, told = _of_block(plan, block, step, names, samples, device)
+            own, told = _of_block(plan, block, step, names, samples, device, chosen)
             finished.save(i, own, told)
         modules = {names[there]: (there, module) for there, module in block.chosen.items()}
         for change in own:
@@ -184,10 +186,11 @@ def _of_block(
     names: dict[str, str],
     samples: Samples,
     device: torch.device,
+    chosen: Mapping[str, Mask],
 ) -> tuple[list[Change], list[str]]:
     """What becomes of one block's matrices, all by the block as it was, and what to say of it."""
     notes: list[str] = []
-    seen = Activations(products=plan.spec.quantize is not None or plan.criterion.needs == "gram")
+    seen = Activations(products=plan.needs_products)
     step.observe(seen.see, keep=not plan.spec.sequential)
     found, few = [], []
     for there in block.chosen:
@@ -195,7 +198,7 @@ def _of_block(
         statistics = _told(plan, seen, there, name, samples)
         if ".experts." in name and statistics.tokens < _width(plan, name):
             few.append(statistics.tokens)
-        found.append(settled(plan, name, statistics, device, notes))
+        found.append(settled(plan, name, statistics, device, notes, chosen.get(name)))
     if few:
         notes.append(
             f"{block.name}: {len(few)} matrices of experts saw fewer tokens than they have inputs, "
@@ -209,31 +212,46 @@ def _width(plan: PrunePlan, name: str) -> int:
 
 
 def settled(
-    plan: PrunePlan, name: str, statistics: Statistics, device: torch.device, notes: list[str]
+    plan: PrunePlan,
+    name: str,
+    statistics: Statistics,
+    device: torch.device,
+    notes: list[str],
+    chosen: Mask | None = None,
 ) -> Change:
-    """One tensor pruned or rounded by its statistics; its file's values are the start."""
-    spec, input_dim = plan.spec, plan.chosen[name]
+    """One tensor pruned, rounded, or both, by its statistics; its file's values are the start."""
+    spec, input_dim, grid = plan.spec, plan.chosen[name], plan.grid
     weight = safetensors_io.read(plan.stored[name])
 
     def turned(tensor: Tensor) -> Tensor:
         return tensor if input_dim == 1 else tensor.T.contiguous()
 
-    if spec.quantize is not None:
+    if plan.criterion.prune_layer is not None:
+        own = turned(weight).to(device)
+        pruned = plan.criterion.prune_layer(own, statistics, plan.targets[name], grid)
+        _note(notes, name, pruned.damping)
+        found = pruned.weight if pruned.quantized is None else pruned.quantized.decoded()
+        mask = masks.pack(turned(pruned.kept))
+        return Change(name, turned(found).cpu().to(weight.dtype), mask, pruned.quantized)
+    kept = chosen
+    if plan.chosen_by_block:
+        score = score_of(plan.criterion, weight, _on_cpu(statistics))
+        kept = patterns.alone(
+            patterns.Scored(name, score, input_dim), plan.targets[name], spec.scope
+        )
+    if kept is not None:
+        masks.clear_(weight, kept)
+    if grid is None:
+        return Change(name, weight, kept)
+    own = turned(weight).to(device)
+    if spec.rounding == "nearest":
+        done = quantization.nearest(own, grid, name)
+    else:
         assert statistics.gram is not None
         factor = compensation.factor(statistics.gram, name)
         _note(notes, name, factor.damping)
-        done = quantization.compensated(turned(weight).to(device), factor, plan.grid, name)
-        return Change(name, turned(done.decoded()).cpu(), None, done)
-    target = plan.targets[name]
-    if plan.criterion.prune_layer is not None:
-        pruned = plan.criterion.prune_layer(turned(weight).to(device), statistics, target)
-        _note(notes, name, pruned.damping)
-        mask = masks.pack(turned(pruned.kept))
-        return Change(name, turned(pruned.weight).cpu().to(weight.dtype), mask)
-    score = score_of(plan.criterion, weight, _on_cpu(statistics))
-    mask = patterns.alone(patterns.Scored(name, score, input_dim), target, spec.scope)
-    masks.clear_(weight, mask)
-    return Change(name, weight, mask)
+        done = quantization.compensated(own, factor, grid, name)
+    return Change(name, turned(done.decoded()).cpu(), kept, done)
 
 
 def _note(notes: list[str], name: str, damping: float) -> None:

@@ -277,12 +277,13 @@ class Activations:
                 if self._products
                 else torch.ones_like(found)
             )
+        squares = found.diagonal() if self._products else found
         return Statistics(
             name,
             input_dim,
             seed,
             tokens=tokens,
             examples=examples,
-            input_norm=None if self._products else found.sqrt().float(),
+            input_norm=squares.sqrt().float(),
             gram=found if self._products else None,
         )

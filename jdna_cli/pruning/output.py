@@ -1,8 +1,10 @@
-"""The files of a pruned model: like those it came from, or packed."""
+"""The files of a pruned model: like those it came from, or packed; and what tells what was done."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +16,57 @@ from jdna_cli.models.packed import FORMAT, PREFIX
 from jdna_cli.pruning.changes import Change
 from jdna_cli.pruning.plan import PrunePlan
 from jdna_cli.results import Measurement
-from jdna_cli.sparsity import packing, safetensors_io
+from jdna_cli.sparsity import masks, packing, quantization, safetensors_io
+from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.packing import Packed
 from jdna_cli.sparsity.safetensors_io import Entry
+
+
+class Beside:
+    """Writes what tells what was done to a model: masks, those of earlier prunings too, and grids.
+
+    Each file is there only where there is something to tell.
+    """
+
+    def __init__(self, plan: PrunePlan, target: Path, earlier: Mapping[str, Mask]) -> None:
+        """Start files in `target`; `earlier`: masks of what was taken before."""
+        self._earlier, self._files = dict(earlier), contextlib.ExitStack()
+        self._grids: safetensors_io.Writer | None = None
+        self._masks: safetensors_io.Writer | None = None
+        if plan.grid is not None:
+            path = target / "grid.safetensors"
+            file = quantization.writer(path, plan.chosen, plan.grid)
+            self._grids = self._files.enter_context(file)
+        names = [*(plan.chosen if plan.spec.removes else ()), *earlier]
+        if names or plan.grid is None:
+            shapes = {name: plan.stored[name].shape for name in names}
+            file = masks.writer(target / "mask.safetensors", shapes)
+            self._masks = self._files.enter_context(file)
+
+    def add(self, change: Change) -> Mask | None:
+        """Write what became of a tensor; what is kept of it after all prunings."""
+        if change.quantized is not None and self._grids is not None:
+            quantization.add(self._grids, change.name, change.quantized)
+        kept, before = change.mask, self._earlier.pop(change.name, None)
+        if before is not None:
+            kept = before if kept is None else masks.both(kept, before)
+        if kept is not None and self._masks is not None:
+            masks.add(self._masks, change.name, kept)
+        return kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None and self._masks is not None:
+            for name, mask in self._earlier.items():
+                masks.add(self._masks, name, mask)
+        self._files.__exit__(kind, error, trace)
 
 
 class OutputFolder:
@@ -41,8 +91,8 @@ class OutputFolder:
             else:
                 self._rewriters[file] = safetensors_io.Rewriter(file, target / file.name)
 
-    def put(self, change: Change) -> None:
-        """Write one tensor."""
+    def put(self, change: Change, kept: Mask | None) -> None:
+        """Write one tensor, of which `kept` says what no pruning has taken."""
         if change.tensor is None:
             return
         entry = self._plan.stored[change.name]
@@ -51,7 +101,7 @@ class OutputFolder:
             return
         input_dim = self._plan.chosen[change.name]
         if change.quantized is not None:
-            found = packing.pack_codes(change.quantized, input_dim)
+            found = packing.pack_codes(change.quantized, input_dim, kept)
         elif self._plan.spec.pattern == "2:4":
             assert change.mask is not None
             found = packing.pack_two_of_four(change.tensor, change.mask, input_dim)

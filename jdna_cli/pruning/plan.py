@@ -55,19 +55,27 @@ class PrunePlan:
         return self.criterion.needs == "gradients"
 
     @property
+    def chosen_by_block(self) -> bool:
+        """Whether a block's weights are chosen when its inputs are known."""
+        within = self.spec.pattern is not None or self.spec.scope != "global"
+        return self.criterion.needs in ("activations", "gram") and within
+
+    @property
     def blockwise(self) -> bool:
         """Whether a block is settled before the next one is looked at."""
-        spec = self.spec
-        within = spec.pattern is not None or spec.scope != "global"
-        return spec.rounding == "gptq" or (
-            self.criterion.needs in ("activations", "gram") and within
-        )
+        return self.spec.rounding == "gptq" or self.chosen_by_block
+
+    @property
+    def needs_products(self) -> bool:
+        """Whether the products of a matrix's inputs with each other are needed."""
+        return self.spec.rounding == "gptq" or self.criterion.needs == "gram"
 
     @cached_property
-    def grid(self) -> Grid:
-        """The values that a quantisation rounds to."""
+    def grid(self) -> Grid | None:
+        """The values that weights are rounded to; None where they are not."""
         spec = self.spec
-        assert spec.quantize is not None
+        if spec.quantize is None:
+            return None
         return Grid(spec.quantize, spec.asymmetric, spec.granularity, spec.group_size)
 
 
@@ -105,7 +113,7 @@ def _targets(
     spec: PruneSpec, shapes: Mapping[str, tuple[int, ...]], file: allocation.File | None
 ) -> dict[str, Target]:
     """What each tensor is to lose, as far as names and shapes say."""
-    if spec.quantize is not None or (spec.sparsity is not None and spec.scope == "global"):
+    if not spec.removes or (spec.sparsity is not None and spec.scope == "global"):
         return {}
     pattern = parse_pattern(spec.pattern) if spec.pattern else None
     same = Target(spec.sparsity, pattern or (0, 0))
@@ -130,7 +138,7 @@ def allotted(
 
 
 def _check_types(spec: PruneSpec, types: dict[str, str]) -> None:
-    known = {"F32", "F16", "BF16", *(("F64",) if spec.quantize else ())}
+    known = {"F32", "F16", "BF16", *(() if spec.removes else ("F64",))}
     for name, own in types.items():
         if own not in known:
             raise RequestError(
@@ -140,7 +148,7 @@ def _check_types(spec: PruneSpec, types: dict[str, str]) -> None:
 
 
 def _check_scope(spec: PruneSpec, criterion: criteria.Criterion) -> None:
-    if (spec.pattern or spec.quantize) and spec.scope != "global":
+    if spec.sparsity is None and spec.scope != "global":
         what = spec.pattern or "--quantize"
         raise RequestError(f"--scope: {what} competes within groups, it has no scope")
     if criterion.prune_layer and spec.sparsity is not None and spec.scope != criterion.scope:

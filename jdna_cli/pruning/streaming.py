@@ -1,4 +1,4 @@
-"""Pruning and quantisation: planned from a model's names and shapes, and written.
+"""Pruning and quantization: planned from a model's names and shapes, and written.
 
 Where the weights alone decide, tensors stream from file to file, one at a time. Where activations
 do, blocks are treated one after the other (`blockwise`).
@@ -32,19 +32,25 @@ PIECE = 1 << 20  # weights; a multiple of 8, so that bits of masks can be joined
 def rounded(plan: PrunePlan) -> Iterator[Change]:
     """Round the chosen tensors to the nearest values of their grids."""
 
-    def one(own: tuple[str, int]) -> Change:
-        name, input_dim = own
-        weight = safetensors_io.read(plan.stored[name])
-        turned = weight if input_dim == 1 else weight.T.contiguous()
-        done = quantization.nearest(turned, plan.grid, name)
-        decoded = done.decoded()
-        return Change(name, decoded if input_dim == 1 else decoded.T.contiguous(), None, done)
+    def one(name: str) -> Change:
+        return _rounded(plan, name, safetensors_io.read(plan.stored[name]), None)
 
-    return ahead(one, plan.chosen.items())
+    return ahead(one, plan.chosen)
+
+
+def _rounded(plan: PrunePlan, name: str, weight: torch.Tensor, mask: masks.Mask | None) -> Change:
+    assert plan.grid is not None
+    upright = plan.chosen[name] == 1
+    done = quantization.nearest(weight if upright else weight.T.contiguous(), plan.grid, name)
+    decoded = done.decoded()
+    return Change(name, decoded if upright else decoded.T.contiguous(), mask, done)
 
 
 def masked(plan: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Change]:
-    """Score the chosen tensors by the criterion, mask them by the pattern, and set to zero."""
+    """Score the chosen tensors by the criterion, mask them by the pattern, and set to zero.
+
+    What is left is rounded to the nearest values, where that was asked for.
+    """
     spec = plan.spec
     total = sum(plan.stored[name].numel for name in plan.chosen)
 
@@ -59,6 +65,8 @@ def masked(plan: PrunePlan, statistics: dict[str, Statistics]) -> Iterator[Chang
     def finish(x: patterns.Scored, mask: masks.Mask) -> Change:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
+        if spec.rounding == "nearest" and plan.grid is not None:
+            return _rounded(plan, x.name, x.weight, mask)
         return Change(x.name, x.weight, mask)
 
     if plan.targets:

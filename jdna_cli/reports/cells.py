@@ -303,24 +303,31 @@ def plain(row: Row) -> bool:
     return row["regime"] == "dense" and not row["pattern"] and not row["teacher"]
 
 
+def levels_of(row: Row) -> str:
+    """Levels of what there are: unstructured, N:M, bits; dense where nothing is taken."""
+    if row["pattern"]:
+        return "unstructured" if row["pattern"] == "unstructured" else "N:M"
+    return "bits" if row["quantization"] else "dense"
+
+
 def kind_of(row: Row) -> str:
-    """What is taken, but for how much: unstructured, N:M, or a way of rounding."""
-    if row["quantization"]:
+    """What is taken, but for how much; of pruned weights, how what is left is rounded, too."""
+    levels = levels_of(row)
+    if levels == "bits":
         return str(row["quantization"].partition(" bits ")[2])
-    if not row["pattern"]:
-        return "dense"
-    return "unstructured" if row["pattern"] == "unstructured" else "N:M"
+    return f"{levels}, {row['quantization']}" if row["quantization"] else levels
 
 
 def level(row: Row) -> tuple[float, str]:
     """How much is taken, as a number that orders, and in words."""
-    if row["quantization"]:
+    kind = levels_of(row)
+    if kind == "bits":
         bits = int(row["quantization"].partition(" ")[0])
         return -bits, f"{bits} bits"
-    if not row["pattern"]:
+    if kind == "dense":
         return 0.0, "dense"
-    unstructured = row["pattern"] == "unstructured"
-    return row["sparsity"], f"{100 * row['sparsity']:g}%" if unstructured else row["pattern"]
+    plain = kind == "unstructured"
+    return row["sparsity"], f"{100 * row['sparsity']:g}%" if plain else row["pattern"]
 
 
 def way(row: Row, without: Sequence[str] = ()) -> str:

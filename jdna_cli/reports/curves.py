@@ -16,7 +16,6 @@ from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section, sparkline
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
-_PATTERNS = ("unstructured", "N:M", "dense")
 # What tells tables apart that compare something within one task.
 WITHIN_A_TASK = ("model", "_family", "split", "regime", "criterion", "scope", "allocation",
                  "prunable", "bits", "calibration", "schedule", "teacher")  # fmt: skip
@@ -87,7 +86,7 @@ def _groups(rows: Sequence[Row], how: Comparison) -> dict[tuple[Any, ...], list[
         if cells.plain(row) or not how.belongs(row):
             continue
         key = [row[name] for name in how.apart]
-        if row["quantization"] and "bits" in how.apart:
+        if cells.levels_of(row) == "bits" and "bits" in how.apart:
             key[how.apart.index("bits")] = None  # the columns of the table
         found.setdefault((*key, cells.kind_of(row)), []).append(row)
     kept = {key: own for key, own in found.items() if len({how.line(r) for r in own}) >= how.least}
@@ -197,8 +196,8 @@ def _figure(rows: Sequence[Row], how: Comparison) -> Figure:
     """Relative performance against what is taken, a line for each line of the table."""
     panels = []
     for own in _groups(rows, how).values():
-        kind = cells.kind_of(own[0])
-        unstructured, rounded = kind == "unstructured", kind not in _PATTERNS
+        kind = cells.levels_of(own[0])
+        unstructured, rounded = kind == "unstructured", kind == "bits"
         lines = []
         for (label, _, _), there in _lines(own, how).items():
             known = sorted((r for r in there if r["mean_relative"] is not None), key=cells.level)
@@ -227,7 +226,7 @@ def seeds_note(rows: Sequence[Row]) -> str:
 
 def _tick(row: Row) -> tuple[float, str]:
     number, name = cells.level(row)
-    return (number if row["quantization"] else 100 * number), name
+    return (number if cells.levels_of(row) == "bits" else 100 * number), name
 
 
 def _line(label: str, rows: list[Row], how: Comparison, *, rounded: bool) -> Line:

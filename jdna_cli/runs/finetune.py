@@ -14,7 +14,7 @@ from jdna_cli.runs.model_lookup import PRUNED, Located, locate, written_by
 from jdna_cli.runs.recording import Execution, OpenWorkspace, RecordedRun, Request, run
 from jdna_cli.runs.teacher import teacher_column, teacher_of
 from jdna_cli.sparsity import criteria
-from jdna_cli.sparsity.regimes import REGIMES
+from jdna_cli.sparsity.regimes import OF_BOTH, REGIMES
 from jdna_cli.specs import FinetuneSpec, ModelSource, PruneSpec
 from jdna_cli.store.identity import has_weights
 from jdna_cli.store.ledger import NewRun
@@ -136,7 +136,7 @@ def resolve(workspace: OpenWorkspace, values: Mapping[str, Any]) -> FinetuneRequ
     # Before its criterion is loaded: one that has changed since is not run.
     base = located if pruned is None else _base_of(workspace, pruned)
     taken = _taken(asked, located)
-    usual = {"nothing": "dense", "weights": "sparse", "bits": "quantized"}[taken]
+    usual = {"nothing": "dense", "weights": "sparse"}.get(taken, "quantized")
     spec = prune.spec_of(FinetuneSpec, {**asked, "regime": regime or usual})
     if spec.lora is not None and spec.lora_alpha is None:
         spec = spec.model_copy(update={"lora_alpha": 2.0 * spec.lora})
@@ -202,11 +202,12 @@ def _with_pruning(
 
 
 def _taken(asked: Mapping[str, Any], located: Located) -> str:
-    """What the model has lost, or is to lose: nothing, weights, or bits of them."""
-    if asked.get("quantize") is not None or located.columns.get("quantization"):
-        return "bits"
+    """What the model has lost, or is to lose: nothing, weights, bits of them, or both."""
+    rounds = asked.get("quantize") is not None or located.columns.get("quantization")
     prunes = any(asked.get(name) is not None for name in ("sparsity", "pattern"))
-    return "weights" if prunes or located.source.mask is not None else "nothing"
+    if prunes or located.source.mask is not None:
+        return "both" if rounds else "weights"
+    return "bits" if rounds else "nothing"
 
 
 def _check_schedule(spec: FinetuneSpec, located: Located) -> None:
@@ -231,15 +232,20 @@ def _check_schedule(spec: FinetuneSpec, located: Located) -> None:
 
 def _check_regime(spec: FinetuneSpec, taken: str) -> None:
     needs = REGIMES[spec.regime].needs
-    if needs == taken:
+    if needs == taken or (taken == "both" and spec.regime in OF_BOTH):
         return
+    if taken == "both":
+        raise RequestError(
+            f"--regime: {spec.regime} is not for weights that are pruned and rounded: "
+            f"{', '.join(OF_BOTH)}"
+        )
     wanted = {
         "weights": "pruned weights: add --sparsity S or --pattern N:M, or name a pruned run:ID",
-        "bits": "rounded weights: add --quantize BITS, or name a quantised run:ID",
+        "bits": "rounded weights: add --quantize BITS, or name a quantized run:ID",
     }
     if taken == "nothing":
         raise RequestError(f"--regime: {spec.regime} needs {wanted[needs]}")
-    has = "pruned or to be" if taken == "weights" else "quantised or to be"
+    has = "pruned or to be" if taken == "weights" else "quantized or to be"
     free = "sparse-to-dense" if taken == "weights" else "quantized-to-dense"
     if needs == "nothing":
         raise RequestError(

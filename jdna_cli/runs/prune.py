@@ -40,6 +40,8 @@ def spec_of(kind: type[P], values: Mapping[str, Any]) -> P:
     if asked.get("sparsity") is not None and asked["scope"] == "global":
         # Scores that compete over the whole model are all known before anything goes.
         asked["sequential"] = True
+    if asked.get("quantize") is not None and criterion.prune_layer is not None:
+        asked["rounding"] = "gptq"  # what stays is rounded as it is made good
     spec = specs.build(kind, asked)
     if spec.calibration is None:
         for name in ("calibration_samples", "calibration_length", "sequential"):
@@ -169,11 +171,12 @@ def plan(workspace: OpenWorkspace, values: Mapping[str, Any]) -> tuple[list[Plan
 
 def step(columns: Mapping[str, Any]) -> str:
     """What the columns of a pruned or rounded model say was done to it, all steps, in words."""
-    words = [columns.get("quantization")]
+    words = []
     if columns.get("pattern"):
         plain = columns["pattern"] == "unstructured"
         amount = f"{columns['sparsity']:.4g}" if plain else columns["pattern"]
         words = [amount, columns.get("criterion"), columns.get("scope")]
+    words += [columns.get("quantization")]
     words += [columns.get(name) for name in ("schedule", "allocation", "calibration", "prunable")]
     return " ".join(str(word) for word in words if word)
 
@@ -203,7 +206,9 @@ def columns(spec: PruneSpec | FinetuneSpec, base: Located) -> dict[str, Any]:
         groups = f"group {spec.group_size}" if spec.group_size else spec.granularity
         rounding = "" if spec.rounding == "nearest" else f", {spec.rounding}"
         words = f"{spec.quantize} bits {kind} per {groups}{rounding}"
-        return {**found, "sparsity": 0.0, "quantization": words.replace("per group", "group")}
+        found["quantization"] = words.replace("per group", "group")
+    if not spec.removes:
+        return {**found, "sparsity": 0.0}
     found["criterion"] = criterion.name
     if spec.pattern:
         n, m = specs.parse_pattern(spec.pattern)

@@ -11,12 +11,15 @@ arXiv 2301.00774), algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
+
+if TYPE_CHECKING:
+    from jdna_cli.sparsity.quantization import Quantized
 
 BLOCK = 128  # columns between two updates of all that is to the right
 DAMPING = 0.01  # of the mean diagonal of H
@@ -38,6 +41,7 @@ class Pruned(NamedTuple):
     weight: Tensor
     kept: Tensor
     damping: float
+    quantized: Quantized | None = None  # where what was kept was rounded, too
 
 
 class Rule(Protocol):
@@ -49,8 +53,9 @@ class Rule(Protocol):
     def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
         """Final value (out,) of column j of the block."""
 
-    def width(self, block: int) -> int:
-        """Columns of a block, at most about `block`, that the rule can work on."""
+    @property
+    def unit(self) -> int:
+        """Columns that are to be in one block."""
 
 
 def factor(gram: Tensor, name: str) -> Factor:
@@ -102,7 +107,7 @@ def sweep(weight: Tensor, factor: Factor, rule: Rule, name: str, block: int = BL
     rest = weight.detach().float().clone()
     if not torch.isfinite(rest).all():
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, whose error cannot be made good")
-    upper, width = factor.upper, rule.width(block)
+    upper, width = factor.upper, max(1, block // rule.unit) * rule.unit
     for start in range(0, rest.shape[1], width):
         end = min(start + width, rest.shape[1])
         part, own = rest[:, start:end], upper[start:end, start:end]
@@ -124,62 +129,72 @@ def scores(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / scale).square()
 
 
-class _Kept:
-    """What was kept of the blocks so far."""
+class Choice:
+    """What is kept, as far as it is chosen yet; what was zero at the beginning stays zero."""
 
-    def __init__(self) -> None:
+    def __init__(self, weight: Tensor) -> None:
+        """Nothing is chosen yet of `weight` (out, in), as it is before the first column."""
+        self._zero = weight == 0
         self._parts: list[Tensor] = []
+
+    @property
+    def unit(self) -> int:
+        """Any number of columns will do."""
+        return 1
 
     def kept(self) -> Tensor:
         """(out, in) bool."""
         return torch.cat(self._parts, dim=1)
 
+    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+        """All is kept."""
+        self._parts.append(torch.ones_like(weight, dtype=torch.bool))
+
     def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
         """The weight where it is kept, else zero."""
-        zero = torch.zeros((), device=weight.device)
-        return torch.where(self._parts[-1][:, j], weight[:, j], zero)
+        held = ~self._parts[-1][:, j] | self._zero[:, start + j]
+        return torch.where(held, torch.zeros((), device=weight.device), weight[:, j])
+
+    def _scores(self, weight: Tensor, scale: Tensor, start: int) -> Tensor:
+        """Scores of columns from `start`: lowest where nothing can be lost."""
+        own = self._zero[:, start : start + weight.shape[1]]
+        return scores(weight, scale).masked_fill(own, -1.0)
 
 
-class Share(_Kept):
+class Share(Choice):
     """Removes exactly round(s · n) weights, block by block, the lowest scores of all rows."""
 
-    def __init__(self, sparsity: float) -> None:
-        super().__init__()
+    def __init__(self, weight: Tensor, sparsity: float) -> None:
+        super().__init__(weight)
         self._sparsity = sparsity
-
-    def width(self, block: int) -> int:
-        """Any will do."""
-        return block
 
     def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """Choose the block's share, so that shares add up; of equal scores the first go."""
         rows, end = weight.shape[0], start + weight.shape[1]
         count = round(self._sparsity * rows * end) - round(self._sparsity * rows * start)
         kept = torch.ones(weight.numel(), dtype=torch.bool, device=weight.device)
-        order = scores(weight, scale).flatten().argsort(stable=True)
+        order = self._scores(weight, scale, start).flatten().argsort(stable=True)
         kept[order[:count]] = False
         self._parts.append(kept.view_as(weight))
 
 
-class NOfM(_Kept):
+class NOfM(Choice):
     """Keeps the N highest scores of each M columns, as they are when the group's turn comes."""
 
-    def __init__(self, n: int, m: int) -> None:
-        super().__init__()
+    def __init__(self, weight: Tensor, n: int, m: int) -> None:
+        super().__init__(weight)
         self._n, self._m = n, m
 
-    def width(self, block: int) -> int:
+    @property
+    def unit(self) -> int:
         """Whole groups."""
-        return max(1, block // self._m) * self._m
-
-    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
-        """Room for the block's choice."""
-        self._parts.append(torch.ones_like(weight, dtype=torch.bool))
+        return self._m
 
     def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
         """Choose at the beginning of a group; of equal scores the first stay."""
         if j % self._m == 0:
             own = slice(j, j + self._m)
-            order = scores(weight[:, own], scale[own]).argsort(dim=1, descending=True, stable=True)
+            known = self._scores(weight[:, own], scale[own], start + j)
+            order = known.argsort(dim=1, descending=True, stable=True)
             self._parts[-1][:, own].scatter_(1, order[:, self._n :], False)
         return super().settle(weight, scale, start, j)

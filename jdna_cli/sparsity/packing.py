@@ -6,6 +6,7 @@
 | bitmask | one bit per weight, the kept values in order | 1 + density · b |
 | 2:4 | two bits for the place of each kept value, the kept values | 1 + b / 2 |
 | codes | the codes, scales, zero points | bits + (b or b + 8) / group |
+| kept codes | also one bit per weight | 1 + density · bits + (b or b + 8) / group |
 
 The layout of 2:4 is that of the hardware's: two values and two 2-bit places for each four weights.
 """
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.masks import Mask
-from jdna_cli.sparsity.quantization import Grid, Quantized
+from jdna_cli.sparsity.quantization import Grid, Quantized, Rounding
 
 BLOCK = 1 << 20
 
@@ -44,10 +47,14 @@ def sparse_bits(mask: Mask, each: int) -> int:
     return min(each * mask.total, 8 * -(-mask.total // 8) + each * mask.kept)
 
 
-def codes_bits(count: int, grid: Grid, scales: Tensor, zeros: Tensor | None) -> int:
-    """Bits of `count` quantised weights in the form of codes."""
+def rounded_bits(rounded: Quantized | Rounding, kept: Mask | None, total: int) -> int:
+    """Bits of `total` rounded weights in the smaller of their forms; `kept`: the others are 0."""
+    bits, scales, zeros = rounded.grid.bits, rounded.scales, rounded.zeros
+    codes = 8 * -(-total * bits // 8)
+    if kept is not None:
+        codes = min(codes, 8 * -(-total // 8) + 8 * -(-kept.kept * bits // 8))
     besides = scales.numel() * scales.element_size() * 8
-    return 8 * -(-count * grid.bits // 8) + besides + (0 if zeros is None else 8 * zeros.numel())
+    return codes + besides + (0 if zeros is None else 8 * zeros.numel())
 
 
 def pack_dense(weight: Tensor) -> Packed:
@@ -79,20 +86,49 @@ def pack_two_of_four(weight: Tensor, mask: Mask, input_dim: int) -> Packed:
     return Packed({"values": values, "indices": indices}, form)
 
 
-def pack_codes(quantized: Quantized, input_dim: int) -> Packed:
-    """A quantised tensor (out, in); the form says how it is stored."""
-    grid = quantized.grid
-    codes = (quantized.codes - grid.lowest).to(torch.uint8).cpu().numpy().reshape(-1)
-    step = BLOCK // 8 * 8
-    packed = [
-        np.packbits(np.unpackbits(codes[i : i + step, None], axis=1)[:, 8 - grid.bits :])
-        for i in range(0, codes.size, step)
-    ]
-    parts = {"codes": torch.from_numpy(np.concatenate(packed)), "scales": quantized.scales.cpu()}
+def pack_codes(quantized: Quantized, input_dim: int, kept: Mask | None = None) -> Packed:
+    """A quantised tensor (out, in), in the smaller of its forms.
+
+    Args:
+        quantized: codes and grid.
+        input_dim: of the tensor in its file.
+        kept: mask of the tensor in its file: what it does not keep is zero; None: all are kept.
+    """
+    grid, total = quantized.grid, quantized.codes.numel()
+    codes = (quantized.codes - grid.lowest).to(torch.uint8).cpu().view(-1)
+    name, bitmask = "codes", None
+    if kept is not None and rounded_bits(quantized, kept, total) < rounded_bits(
+        quantized, None, total
+    ):
+        flags = kept.unpacked() if input_dim == 1 else kept.unpacked().T.contiguous()
+        name, bitmask, codes = "kept codes", masks.pack(flags).bits, codes[flags.view(-1)]
+    parts = {"codes": _pack_bits(codes.numpy(), grid.bits), "scales": quantized.scales.cpu()}
     if quantized.zeros is not None:
         parts["zeros"] = quantized.zeros.cpu()
-    form = {"form": "codes", "shape": list(quantized.codes.shape), "input_dim": input_dim}
+    if bitmask is not None:
+        parts["bits"] = torch.from_numpy(bitmask)
+    form = {"form": name, "shape": list(quantized.codes.shape), "input_dim": input_dim}
     return Packed(parts, {**form, **vars(grid)})
+
+
+def _pack_bits(codes: npt.NDArray[np.uint8], bits: int) -> Tensor:
+    step = BLOCK // 8 * 8
+    packed = [
+        np.packbits(np.unpackbits(codes[i : i + step, None], axis=1)[:, 8 - bits :])
+        for i in range(0, codes.size, step)
+    ]
+    return torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *packed]))
+
+
+def _unpack_bits(raw: npt.NDArray[np.uint8], bits: int, total: int) -> Tensor:
+    step = BLOCK // 8 * 8
+    codes = np.empty(total, dtype=np.int16)
+    for i in range(0, total, step):
+        count = min(step, total - i)
+        own = raw[i * bits // 8 : (i * bits + count * bits + 7) // 8]
+        flags = np.unpackbits(own, count=count * bits).reshape(-1, bits)
+        codes[i : i + count] = flags @ (1 << np.arange(bits - 1, -1, -1))
+    return torch.from_numpy(codes)
 
 
 def unpack(packed: Packed) -> Tensor:
@@ -102,25 +138,29 @@ def unpack(packed: Packed) -> Tensor:
         return parts["tensor"]
     shape = tuple(form["shape"])
     if form["form"] == "bitmask":
-        total = math.prod(shape)
-        kept = np.unpackbits(parts["bits"].numpy(), count=total).astype(bool)
-        flat = torch.zeros(total, dtype=parts["values"].dtype)
-        flat[torch.from_numpy(kept)] = parts["values"]
+        flat = torch.zeros(math.prod(shape), dtype=parts["values"].dtype)
+        flat[_flags(parts, flat.numel())] = parts["values"]
         return flat.view(shape)
     if form["form"] == "2:4":
         return _unpack_two_of_four(parts, shape, form["input_dim"])
     grid = Grid(form["bits"], form["asymmetric"], form["granularity"], form["group_size"])
-    total, step = math.prod(shape), BLOCK // 8 * 8
-    codes = np.empty(total, dtype=np.int16)
-    raw = parts["codes"].numpy()
-    for i in range(0, total, step):
-        count = min(step, total - i)
-        own = raw[i * grid.bits // 8 : (i * grid.bits + count * grid.bits + 7) // 8]
-        flags = np.unpackbits(own, count=count * grid.bits).reshape(-1, grid.bits)
-        codes[i : i + count] = flags @ (1 << np.arange(grid.bits - 1, -1, -1))
-    known = torch.from_numpy(codes).view(shape) + grid.lowest
+    total, raw = math.prod(shape), parts["codes"].numpy()
+    if form["form"] == "codes":
+        codes, kept = _unpack_bits(raw, grid.bits, total), None
+    else:
+        kept = _flags(parts, total)
+        codes = torch.zeros(total, dtype=torch.int16)
+        codes[kept] = _unpack_bits(raw, grid.bits, int(kept.sum()))
+    known = codes.view(shape) + grid.lowest
     found = Quantized(known, parts["scales"], parts.get("zeros"), grid).decoded()
+    if kept is not None:
+        found.view(-1)[~kept] = 0
     return found if form["input_dim"] == 1 else found.T.contiguous()
+
+
+def _flags(parts: dict[str, Tensor], total: int) -> Tensor:
+    """The bit mask, one bool for each weight."""
+    return torch.from_numpy(np.unpackbits(parts["bits"].numpy(), count=total).astype(bool))
 
 
 def _unpack_two_of_four(parts: dict[str, Tensor], shape: tuple[int, ...], input_dim: int) -> Tensor:

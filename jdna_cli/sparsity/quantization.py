@@ -1,4 +1,4 @@
-"""Weight-only quantisation: each weight becomes one of 2ᵇ evenly spaced values of its group.
+"""Weight-only quantization: each weight becomes one of 2ᵇ evenly spaced values of its group.
 
 Symmetric: w ≈ s · c with c in −(2ᵇ⁻¹ − 1) … 2ᵇ⁻¹ − 1, so that zero is a value and both signs have
 the same range. Asymmetric: w ≈ s · (c − z) with c in 0 … 2ᵇ − 1. A group is a whole tensor, an
@@ -12,6 +12,7 @@ Sources: Jacob et al. 2018 (arXiv 1712.05877), eq. 1; with compensation, Frantar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from jdna_cli.errors import JdnaError
 from jdna_cli.sparsity import safetensors_io
-from jdna_cli.sparsity.compensation import Factor, sweep
+from jdna_cli.sparsity.compensation import Choice, Factor, sweep
 from jdna_cli.sparsity.safetensors_io import Writer
 
 FORMAT = "jdna-grid-1"
@@ -195,6 +196,8 @@ def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
 def compensated(weight: Tensor, factor: Factor, grid: Grid, name: str) -> Quantized:
     """Round column by column; each one's error is made good by those to its right (GPTQ).
 
+    What is zero stays zero.
+
     Args:
         weight: (out, in), float32, float16 or bfloat16.
         factor: factor of this layer's Hessian.
@@ -204,16 +207,26 @@ def compensated(weight: Tensor, factor: Factor, grid: Grid, name: str) -> Quanti
     Raises:
         JdnaError: the weight is not finite.
     """
-    rule = _Rounding(weight, grid)
+    rule = OntoGrid(weight, grid, Choice(weight))
     sweep(weight, factor, rule, name)
     return rule.result()
 
 
-class _Rounding:
-    """Settles each column on its grid; a group's scale is fitted when its turn comes."""
+class OntoGrid:
+    """Settles each column on its grid; a group's scale is fitted when its turn comes.
 
-    def __init__(self, weight: Tensor, grid: Grid) -> None:
-        self._grid, self._dtype = grid, weight.dtype
+    What a choice removes is zero there too: SparseGPT, section 3.5, rounds what is left at once.
+    """
+
+    def __init__(self, weight: Tensor, grid: Grid, choice: Choice) -> None:
+        """Set up.
+
+        Args:
+            weight: (out, in), as it is before the first column.
+            grid: bits and groups.
+            choice: what is kept.
+        """
+        self._grid, self._dtype, self._choice = grid, weight.dtype, choice
         self._codes = torch.empty(weight.shape, dtype=torch.int16, device=weight.device)
         self._parts: list[tuple[Tensor, Tensor | None]] = []
         self._column = Grid(grid.bits, grid.asymmetric)  # a column's group, one weight wide
@@ -221,16 +234,18 @@ class _Rounding:
             scales, zeros = fit(weight.detach().float(), grid, weight.dtype)
             self._parts.append((scales, zeros))
 
-    def width(self, block: int) -> int:
+    @property
+    def unit(self) -> int:
         """Whole groups."""
-        size = self._grid.group_size
-        return block if size is None else max(1, block // size) * size
+        return math.lcm(self._grid.group_size or 1, self._choice.unit)
 
     def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
-        """Nothing is known of a block before its columns' turn."""
+        """As the choice does."""
+        self._choice.block(weight, scale, start)
 
     def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
-        """The nearest value of the column's group as it is by now."""
+        """The nearest value of the column's group as it is by now; zero where it is not kept."""
+        left = self._choice.settle(weight, scale, start, j)
         size = self._grid.group_size
         if size is not None and j % size == 0:
             self._parts.append(fit(weight[:, j : j + size], self._column, self._dtype))
@@ -238,8 +253,7 @@ class _Rounding:
         rows = weight.shape[0]
         scales = scales.expand(rows, 1)
         zeros = None if zeros is None else zeros.expand(rows, 1)
-        column = weight[:, j : j + 1]
-        codes = encode(column, scales, zeros, self._column)
+        codes = encode(left[:, None], scales, zeros, self._column)
         self._codes[:, start + j] = codes[:, 0]
         return Quantized(codes, scales, zeros, self._column).decoded()[:, 0].float()
 

@@ -17,6 +17,9 @@ bits of every weight were taken in place of whole weights, there are two more:
 | quantized | the values of their grid | every weight, on its grid |
 | quantized-to-dense | the values of their grid | nothing |
 
+Of weights that were pruned and rounded what is zero stays zero under `sparse` (what is left starts
+at rounded values, and moves freely) and under `quantized`; `quantized-to-dense` holds nothing.
+
 Weights that are not prunable (embeddings, norms, biases, the head) train in every regime.
 
 How a weight is held: its gradient is cleared before every optimiser step, so that its moments stay
@@ -78,6 +81,10 @@ REGIMES: dict[str, Regime] = {
         "quantized-to-dense": ("bits", "rounded", "nothing", "rounded weights train freely"),
     }.items()
 }
+
+
+# What makes sense where weights were pruned, and what is left of them rounded.
+OF_BOTH = ("quantized", "sparse", "quantized-to-dense")
 
 
 def start_(
@@ -215,14 +222,20 @@ class Constraint:
 class OnGrid(Constraint):
     """Keeps weights on their grids: rounded in use, moved in full precision behind it."""
 
-    def __init__(self, weights: Mapping[str, Tensor], grids: Mapping[str, Rounding]) -> None:
-        """Round the weights that have a grid.
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        grids: Mapping[str, Rounding],
+        masks: Mapping[str, Mask],
+    ) -> None:
+        """Round the weights that have a grid, and hold those at zero that a mask does not keep.
 
         Args:
-            weights: the trained parameters by name, float32.
+            weights: the trained parameters by name, float32; what no mask keeps is zero.
             grids: the grid of each that has one.
+            masks: the mask of each that was pruned, too.
         """
-        super().__init__(weights, {}, REGIMES["quantized"])
+        super().__init__(weights, masks, REGIMES["sparse"])
         self._grids = dict(grids)
         self._full = {name: weights[name].detach().clone() for name in grids}
         self._round()
@@ -248,11 +261,12 @@ class OnGrid(Constraint):
         optimizer.register_step_post_hook(after_step)
 
     def verify(self, step: int) -> None:
-        """Prove that every weight is a value of its grid.
+        """Prove that every weight is a value of its grid, and what was pruned is zero.
 
         Raises:
             JdnaError: one is not.
         """
+        super().verify(step)
         for name, full in self._full.items():
             now = self._weights[name].detach()
             if not bool((self._grids[name].rounded(full) == now).all()):

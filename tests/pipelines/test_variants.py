@@ -155,7 +155,7 @@ def test_straight_through_is_a_plain_loop_with_a_full_precision_copy(decay):
     grid = quantization.Rounding(quantized.scales, quantized.zeros, quantized.grid, 1)
 
     weight = torch.nn.Parameter(quantized.decoded())
-    constraint = OnGrid({"w": weight}, {"w": grid})
+    constraint = OnGrid({"w": weight}, {"w": grid}, {})
     optimizer = torch.optim.AdamW([weight], lr=0.05, weight_decay=0.0)
     constraint.attach(optimizer, decay)
     full = torch.nn.Parameter(quantized.decoded())

@@ -18,8 +18,13 @@ from tests.pipelines.test_variants import SMALL, bits, weights
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 @pytest.mark.parametrize(
-    "way", [("--sparsity", 0.6), ("--pattern", "2:4"), ("--quantize", 4), ("--sparsity", 0.01)]
-)
+    "way",
+    [
+        ("--sparsity", 0.6), ("--pattern", "2:4"), ("--quantize", 4), ("--sparsity", 0.01),
+        ("--pattern", "2:4", "--quantize", 4),
+        ("--sparsity", 0.1, "--quantize", 3, "--asymmetric", "--group-size", 8),
+    ],
+)  # fmt: skip
 def test_packed_files_are_read_back_bit_for_bit(jdna, tiny, family, way):
     plain = jdna("prune", tiny(family), *way, "--json").json
     packed = jdna("prune", tiny(family), *way, "--packed", "--json").json

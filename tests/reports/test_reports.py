@@ -341,7 +341,7 @@ def test_every_model_has_a_card(measured, monkeypatch):
     assert zeros
     pruned = (measured.home / "2" / "README.md").read_text()
     assert "Weights chosen by magnitude (scope global)" in pruned
-    assert "quantised to 4 bits" in (measured.home / "4" / "README.md").read_text()
+    assert "quantized to 4 bits" in (measured.home / "4" / "README.md").read_text()
     # A folder is no repository of the hub, whatever it is called.
     monkeypatch.chdir(measured.home.parent)
     measured("prune", "TinyBERT", "--sparsity", 0.2, "--out", measured.home.parent / "carded")

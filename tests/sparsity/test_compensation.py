@@ -59,6 +59,28 @@ class Unstructured:
         return torch.where(kept[:, j], w[:, j], 0.0)
 
 
+class Rounding:
+    """Rounds each column, where another rule keeps it."""
+
+    def __init__(self, grid, choice=None):
+        self.grid, self.choice = grid, choice
+
+    def choose(self, w, kept, start, diagonals):
+        grid, size = self.grid, self.grid.group_size or w.shape[1]
+        if start % size == 0:
+            own = w[:, start : start + size].float()
+            self.scale = quantization.fit(own, Grid(grid.bits, grid.asymmetric), torch.float32)
+        if self.choice is not None:
+            self.choice.choose(w, kept, start, diagonals)
+
+    def value(self, w, kept, j):
+        own = w[:, j] if self.choice is None else self.choice.value(w, kept, j)
+        scales, zeros = (None if x is None else x[:, 0].double() for x in self.scale)
+        shift = 0.0 if zeros is None else zeros
+        codes = ((own / scales).round() + shift).clamp(self.grid.lowest, self.grid.highest)
+        return (codes - shift) * scales
+
+
 class Groups(Unstructured):
     def __init__(self, n):
         self.n = n
@@ -126,25 +148,40 @@ def test_the_layer_comes_closer_to_its_output_than_with_the_same_mask_alone():
 )
 def test_gptq_is_its_equations(grid):
     weight, _, gram = layer(5)
-
-    class Rounding:
-        def choose(self, w, kept, start, diagonals):
-            size = grid.group_size or w.shape[1]
-            if start % size == 0:
-                self.scale = quantization.fit(
-                    w[:, start : start + size].float(), Grid(grid.bits, grid.asymmetric),
-                    torch.float32,
-                )  # fmt: skip
-
-        def value(self, w, kept, j):
-            scales, zeros = (None if x is None else x[:, 0].double() for x in self.scale)
-            shift = 0.0 if zeros is None else zeros
-            codes = ((w[:, j] / scales).round() + shift).clamp(grid.lowest, grid.highest)
-            return (codes - shift) * scales
-
     found = quantization.compensated(weight, compensation.factor(gram, "w"), grid, "w")
-    expected, _ = surgeon(weight, gram, Rounding(), grid.group_size or 1)
+    expected, _ = surgeon(weight, gram, Rounding(grid), grid.group_size or 1)
     torch.testing.assert_close(found.decoded().double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [Grid(4), Grid(3, True), Grid(4, group_size=8)])
+@pytest.mark.parametrize("target", [Target(None, (2, 4)), Target(None, (5, 8))])
+def test_sparsegpt_and_rounding_at_once_are_their_equations(grid, target):
+    weight, _, gram = layer(6)
+    found = criteria.load("sparsegpt").prune_layer(weight, Statistics("w", gram=gram), target, grid)
+    n, m = target.groups
+    expected, kept = surgeon(weight, gram, Rounding(grid, Groups(n)), m)
+    assert torch.equal(found.kept, kept)
+    decoded = found.quantized.decoded()
+    torch.testing.assert_close(decoded.double(), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(decoded, found.weight)
+    assert not decoded[~found.kept].any()
+
+
+@pytest.mark.parametrize("grid", [Grid(4), Grid(3, True), Grid(4, True, group_size=8)])
+def test_what_was_zero_stays_zero_whatever_is_made_good(grid):
+    weight, inputs, gram = layer(7)
+    weight[torch.rand(weight.shape) < 0.4] = 0.0
+    zero, known = weight == 0, Statistics("w", gram=gram)
+    rounded = quantization.compensated(weight, compensation.factor(gram, "w"), grid, "w").decoded()
+    assert not rounded[zero].any()
+    plain = quantization.nearest(weight, grid, "w").decoded()
+    assert float(((rounded - weight) @ inputs.T).norm()) < float(
+        ((plain - weight) @ inputs.T).norm()
+    )
+    for target in (Target(0.5), Target(0.2), Target(None, (2, 4))):
+        found = criteria.load("sparsegpt").prune_layer(weight, known, target)
+        assert not found.weight[zero].any()
+        assert int((~found.kept).sum()) == round(target.share * weight.numel())
 
 
 @given(

@@ -77,7 +77,18 @@ def test_codes_come_back_bit_for_bit(seed, rows, groups, grid, dtype, input_dim)
     stored = found.decoded() if input_dim == 1 else found.decoded().T.contiguous()
     packed = packing.pack_codes(found, input_dim)
     assert torch.equal(packing.unpack(packed), stored)
-    assert packed.bits == packing.codes_bits(weight.numel(), grid, found.scales, found.zeros)
+    assert packed.bits == packing.rounded_bits(found, None, weight.numel())
+    # As many bits as in the form of codes: one more for each weight, none for those that went.
+    kept = torch.rand(stored.shape) < 0.5
+    joint = masks.pack(kept)
+    pruned = weight * (kept if input_dim == 1 else kept.T)
+    found = quantization.nearest(pruned, grid, "w")
+    stored = found.decoded() if input_dim == 1 else found.decoded().T.contiguous()
+    packed = packing.pack_codes(found, input_dim, joint)
+    assert torch.equal(packing.unpack(packed), stored)
+    assert not stored[~kept].any()
+    assert packed.bits == packing.rounded_bits(found, joint, weight.numel())
+    assert packed.bits <= packing.rounded_bits(found, None, weight.numel())
 
 
 def test_rounding_again_changes_nothing():

@@ -76,7 +76,7 @@ Quantize = Annotated[
     int | None,
     typer.Option(
         metavar="BITS",
-        help="In place of pruning: round every prunable weight to 2 … 8 bits.",
+        help="Round every prunable weight, or what pruning leaves, to 2 … 8 bits.",
         rich_help_panel=_ROUNDING,
     ),
 ]
@@ -107,7 +107,7 @@ Rounding = Annotated[
     typer.Option(
         "--rounding",
         help="To the nearest value, or column by column with the error made good by the columns "
-        "to the right (needs --calibration).",
+        "to the right (needs --calibration); with sparsegpt always so.",
         rich_help_panel=_ROUNDING,
     ),
 ]

@@ -86,8 +86,8 @@ def _what(row: Row) -> str:
     amount = ""
     if row["pattern"]:
         amount = f" {cells.amount(row)}"
-    elif row["quantization"]:
-        amount = f" {row['quantization']}"
+    if row["quantization"]:
+        amount += f" {row['quantization']}"
     return f"{row['regime']}{amount} · seed {row['seed']}"
 
 

@@ -37,9 +37,7 @@ def _way(row: Row) -> str:
 
 
 def _amount(row: Row) -> str:
-    if row["quantization"]:
-        return str(row["quantization"].partition(" bits ")[0]) + " bits"
-    return cells.amount(row)
+    return cells.level(row)[1]
 
 
 def _by_task(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:

@@ -83,17 +83,15 @@ def _conditions(row: Row) -> tuple[Any, ...]:
 
 
 def _what(row: Row) -> str:
-    if row["quantization"]:
-        return str(row["quantization"])
-    if not row["pattern"]:
-        return "dense"
-    words = [cells.amount(row), row["criterion"], row["allocation"]]
-    return " ".join(word for word in words if word)
+    words = [cells.amount(row), row["criterion"], row["allocation"]] if row["pattern"] else []
+    parts = [" ".join(word for word in words if word), row["quantization"]]
+    return ", ".join(part for part in parts if part) or "dense"
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
-    """Sizes, then times."""
-    sizes = [row for row in rows if row["bytes"] not in (None, row["dense_bytes"])]
+    """Sizes, the smallest first, then times."""
+    packed = [row for row in rows if row["bytes"] not in (None, row["dense_bytes"])]
+    sizes = sorted(packed, key=lambda row: (row["model"], row["bytes"], row["id"]))
     times = [row for row in rows if row["latency_ms"] is not None]
     return [*([_sizes(sizes)] if sizes else []), *([_times(times)] if times else [])]
 

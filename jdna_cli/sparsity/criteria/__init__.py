@@ -3,7 +3,8 @@
 A criterion is `score(weight, statistics)`: a tensor of the weight's shape and of dtype float32,
 float16 or bfloat16. Its ABSOLUTE value ranks: the smallest go first. The sign is ignored, so that
 magnitude needs no copy of the weight. A criterion that chooses while it changes the weights that
-stay has the second form, `prune_layer(weight, statistics, target)`.
+stay has the second form, `prune_layer(weight, statistics, target, grid)`: where a grid is given, it
+rounds what stays to its values at once.
 
 A module says of itself, where it differs: `SCOPE`, where its scores compete by default (`global`),
 and `NEEDS`, what it must know besides the weight (`nothing`). One of jdna's own may also say of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jdna_cli.sparsity.compensation import Pruned
+    from jdna_cli.sparsity.quantization import Grid
     from jdna_cli.sparsity.targets import Target
 
 NEEDS = ("nothing", "seed", "activations", "gram", "gradients")
@@ -77,7 +79,7 @@ class Criterion:
     needs: str
     scope: str
     score: Callable[[Tensor, Statistics], Tensor] | None
-    prune_layer: Callable[[Tensor, Statistics, Target], Pruned] | None
+    prune_layer: Callable[[Tensor, Statistics, Target, Grid | None], Pruned] | None
     parts: str = ""  # "same" where a part of a tensor has the scores that it has in the whole
     identity: str | None = None  # of a user's own file: what it is by content
 

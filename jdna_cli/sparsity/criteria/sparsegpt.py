@@ -16,27 +16,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jdna_cli.sparsity.compensation import Pruned
+    from jdna_cli.sparsity.quantization import Grid
     from jdna_cli.sparsity.targets import Target
 
 NEEDS = "gram"
 SCOPE = "layer"
 
 
-def prune_layer(weight: Tensor, statistics: Statistics, target: Target) -> Pruned:
+def prune_layer(
+    weight: Tensor, statistics: Statistics, target: Target, grid: Grid | None = None
+) -> Pruned:
     """The changed weight, zero where pruned, what was kept, and the damping that sufficed.
+
+    A weight that was zero before stays zero.
 
     Args:
         weight: (out, in), any floating dtype; not changed.
         statistics: with `gram` (in, in).
         target: how many go: a share of all, or N:M along the input.
+        grid: what is left is rounded to its values as it is settled (section 3.5); None: it is not.
 
     Raises:
         JdnaError: the weight holds NaN, or the Hessian cannot be factorised.
     """
     from jdna_cli.sparsity.compensation import NOfM, Pruned, Share, factor, sweep
+    from jdna_cli.sparsity.quantization import OntoGrid
 
     assert statistics.gram is not None
     found = factor(statistics.gram, statistics.name)
-    choice = Share(target.sparsity) if target.sparsity is not None else NOfM(*target.groups)
-    changed = sweep(weight, found, choice, statistics.name)
-    return Pruned(changed, choice.kept(), found.damping)
+    share, groups = target.sparsity, target.groups
+    choice = NOfM(weight, *groups) if share is None else Share(weight, share)
+    if grid is None:
+        changed = sweep(weight, found, choice, statistics.name)
+        return Pruned(changed, choice.kept(), found.damping)
+    rule = OntoGrid(weight, grid, choice)
+    changed = sweep(weight, found, rule, statistics.name)
+    return Pruned(changed, choice.kept(), found.damping, rule.result())
