@@ -190,7 +190,14 @@ class FinetuneSpec(PruningRequest, TaskConditions):
 
     kind: ClassVar[str] = "finetune"
     neutral: ClassVar[frozenset[str]] = frozenset(
-        {"checkpoint_every", "eval_batch_size", "dynamics", "dynamics_every", "lora_keep"}
+        {
+            "checkpoint_every",
+            "eval_batch_size",
+            "dynamics",
+            "dynamics_every",
+            "lora_keep",
+            "log_with",
+        }
     )
     named: ClassVar[frozenset[str]] = PruningRequest.named | {"teacher"}
 
@@ -222,6 +229,7 @@ class FinetuneSpec(PruningRequest, TaskConditions):
     lora_alpha: float | None = Field(None, gt=0)
     lora_targets: tuple[str, ...] = ()
     lora_keep: bool = False
+    log_with: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _settings_that_are_read(self) -> Self:

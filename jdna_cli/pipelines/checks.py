@@ -16,7 +16,7 @@ from jdna_cli.scoring.setup import examples, scorer_for
 from jdna_cli.specs import FinetuneSpec, Measured, ModelSource
 from jdna_cli.tasks import conditions
 from jdna_cli.tasks.task import Task
-from jdna_cli.training import adapters
+from jdna_cli.training import adapters, tracking
 
 
 def check_finetune(
@@ -29,6 +29,7 @@ def check_finetune(
     """
     if distributed.is_sharded():
         _check_sharded(spec)
+    tracking.check(spec.log_with, "--log-with")
     if spec.lora is not None:
         _check_lora(spec, source)
     check_measuring(spec, task, source)

@@ -39,6 +39,8 @@ from jdna_cli.training.adapters import Adapters
 from jdna_cli.training.distillation import Teacher
 from jdna_cli.training.gradual_pruning import GradualPruning
 from jdna_cli.training.loop import EpochEnd, Extras, Training
+from jdna_cli.training.tracking import Tracking
+from jdna_cli.training.tracking import place as tracking_place
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,19 @@ def finetune(
     with distributed.one_process_at_a_time():
         model = scorer.load(given.start, new_head=True, seed=spec.seed)
         start = _start(spec, model, given.start, accelerator.device)
-    extras = _extras(spec, model, given, start, teacher)
+    notes: list[str] = []
+    checkpoint = None
+    if resume:
+        checkpoint, notes = checkpoints.newest(context.work, context.fingerprint)
+    tracking = _tracking(spec, context, checkpoint.step if checkpoint else 0, notes)
+    extras = _extras(spec, model, given, start, teacher, tracking)
     added = _adapters(spec, model, given.start, start, scorer)
     if processes.size() > 1:
         torch.manual_seed(spec.seed + processes.rank())  # of dropout
     training = Training(model, data.encoded, scorer, spec, start.constraint, accelerator, extras)
-    notes: list[str] = []
-    if resume:
-        checkpoint, notes = checkpoints.newest(context.work, context.fingerprint)
-        if checkpoint:
-            training.resume(checkpoint)
-            notes.append(f"resumed at step {checkpoint.step} of {training.total}")
+    if checkpoint:
+        training.resume(checkpoint)
+        notes.append(f"resumed at step {checkpoint.step} of {training.total}")
     latest: dict[str, EvalResult] = {}
     journal = training.run(context, _measure_after_epochs(training, scorer, data, spec, latest))
     trained = accelerator.unwrap_model(training.model)
@@ -116,6 +120,8 @@ def finetune(
         remark=_remark(spec, training.parts),
         notes=tuple(notes),
     )
+    if tracking is not None:
+        tracking.finish(outcome.measurements)
     with whole(context.folder, context.confirm) as target:
         saved = weights if context.keeps_model else None
         model_files.save(trained, scorer.tokens.tokenizer, target, saved)
@@ -295,6 +301,7 @@ def _extras(
     given: Models,
     start: _Start,
     teacher: Teacher | None,
+    tracking: Tracking | None,
 ) -> Extras:
     rounds, observe = None, None
     if spec.schedule == "iterative":
@@ -308,7 +315,20 @@ def _extras(
         def observe(step: int) -> list[Movement]:
             return seen.observe(start.parameters, step)
 
-    return Extras(teacher, rounds, observe)
+    return Extras(teacher, rounds, observe, tracking)
+
+
+def _tracking(
+    spec: FinetuneSpec, context: RunContext, first: int, notes: list[str]
+) -> Tracking | None:
+    """The trackers that were asked for; `notes` gets what becomes of them."""
+    if not spec.log_with or not processes.is_first():
+        return None
+    run, folder = f"run-{context.folder.name}-{spec.task}", context.folder.parent / "exports"
+    settings = spec.model_dump(mode="json")
+    found = Tracking(spec.log_with, run, folder, settings, first, notes.append)
+    notes += [f"{name}: {run} in {tracking_place(name, folder)}" for name in found.names]
+    return found
 
 
 def _remark(spec: FinetuneSpec, parts: int) -> str | None:

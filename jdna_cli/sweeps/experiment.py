@@ -161,7 +161,7 @@ def _expanded(table: Table) -> Iterator[Table]:
         yield {**table, **point}
 
 
-LISTS = ("include", "exclude", "lora_targets")  # settings that are lists themselves
+LISTS = ("include", "exclude", "lora_targets", "log_with")  # settings that are lists themselves
 
 
 def read(path: Path) -> Experiment:

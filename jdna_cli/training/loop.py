@@ -29,6 +29,7 @@ from jdna_cli.training.dynamics import Observe
 from jdna_cli.training.gradients import Gradients
 from jdna_cli.training.gradual_pruning import GradualPruning
 from jdna_cli.training.journal import Journal
+from jdna_cli.training.tracking import Tracking
 
 LOG_EVERY = 20  # steps per point of the training curve
 
@@ -42,6 +43,7 @@ class Extras:
     teacher: Teacher | None = None
     rounds: GradualPruning | None = None
     observe: Observe | None = None
+    tracking: Tracking | None = None
 
 
 def learning_rate(spec: FinetuneSpec, step: int, total: int) -> float:
@@ -152,12 +154,12 @@ class Training:
                 self._observe(done)
             epoch, within = divmod(done, self._steps_per_epoch)
             if done % LOG_EVERY == 0 or within == 0:
-                journal.measured.append(Measurement("train", "loss", self._mean_loss(done), done))
+                self._measured([Measurement("train", "loss", self._mean_loss(done), done)])
                 note = f"loss {journal.measured[-1].value:.3f}"
             context.progress("train", done, self.total, note)
             if within == 0:
                 journal.seconds += time.perf_counter() - began
-                journal.measured += epoch_end(epoch, done)
+                self._measured(epoch_end(epoch, done))
                 self.model.train()
                 began = time.perf_counter()
             asked = distributed.broadcast_int(context.stop()) if done < self.total else 0
@@ -169,6 +171,12 @@ class Training:
                 raise InterruptedRunError(f"interrupted at step {done} of {self.total}", asked)
         self._constraint.verify(self.total)
         return journal
+
+    def _measured(self, measured: list[Measurement]) -> None:
+        self._journal.measured += measured
+        if self._extras.tracking is not None:
+            rate = self._optimizer.param_groups[0]["lr"]
+            self._extras.tracking.log(measured, **{"train/learning_rate": rate})
 
     def _step(self, step: int) -> None:
         """One update from the mean loss over all that its batches predict."""

@@ -65,6 +65,7 @@ def finetune(
     lora_alpha: recipe.LoraAlpha = None,
     lora_targets: recipe.LoraTargets = None,
     lora_keep: recipe.LoraKeep = False,
+    log_with: recipe.LogWith = None,
     resume: recipe.Resume = False,
     dry_run: common.MemoryOnly = False,
     data_dir: common.DataDir = None,

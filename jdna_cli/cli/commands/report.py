@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
     from jdna_cli.difficulty import StatedTest
-    from jdna_cli.reports.query import Filters
+    from jdna_cli.reports.query import Filters, Source
 
 _WHICH = "Which runs"
 
@@ -105,7 +106,8 @@ def report(
         str | None,
         typer.Option(
             metavar="TRACKER",
-            help="Hand the runs over to tensorboard, mlflow, or wandb (optional extras).",
+            help="Hand the runs over to tensorboard, mlflow, trackio, wandb, or another of "
+            "accelerate's trackers.",
         ),
     ] = None,
     home: common.Home = common.DEFAULT_HOME,
@@ -142,14 +144,28 @@ def report(
     reports.load(name)
     source = source_of(url_of(home, db), home, filters, drop, asked, figure, stated)
     if export is not None:
-        from jdna_cli.reports import exports
-
-        count, place = exports.export(export, source)
-        told = {"exported": count, "to": place}
-        print(json.dumps(told) if as_json else f"{count} runs exported to {place}")
+        told = _export(export, source)
+        print(json.dumps(told) if as_json else "{exported} runs exported to {to}".format(**told))
         return
     targets = report_output.Targets("json" if as_json else output, plot, html, as_json, title)
     print(report_output.write(name, source, targets), end="")
+
+
+def _export(tracker: str, source: Source) -> dict[str, Any]:
+    """Tell a tracker of all selected runs; how many, and where."""
+    from jdna_cli.reports import exports
+    from jdna_cli.training import tracking
+
+    tracking.check([tracker], "--export")
+    folder = source.home / "exports"
+    runs = exports.runs(source)
+    for run in runs:
+        # A log grows: the same export again would say everything twice.
+        shutil.rmtree(folder / tracker / run.name, ignore_errors=True)
+        told = tracking.Tracking([tracker], run.name, folder, run.settings)
+        told.log([m for m in run.measured if m.step is not None])
+        told.finish(run.measured)
+    return {"exported": len(runs), "to": tracking.place(tracker, folder)}
 
 
 def _of_experiment(name: str | None) -> tuple[Filters, StatedTest | None]:

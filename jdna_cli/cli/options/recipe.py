@@ -118,6 +118,15 @@ LoraKeep = Annotated[
         rich_help_panel=_ADAPTERS,
     ),
 ]
+LogWith = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Tell tensorboard, mlflow, trackio, wandb, or another of accelerate's trackers what "
+        "is measured while it trains; may be repeated. No report needs it.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Teacher = Annotated[
     str | None,
     typer.Option(
