@@ -8,6 +8,7 @@ from typing import Any
 
 from jdna_cli.specs import (
     EvalSpec,
+    ExportSpec,
     FinetuneSpec,
     HarnessSpec,
     InterpolateSpec,
@@ -25,7 +26,7 @@ def words(kind: str, values: Mapping[str, Any]) -> list[str]:
     """The words of `jdna KIND` with each value that is given; None and False are not.
 
     Args:
-        kind: prune, finetune, eval, interpolate, or scan.
+        kind: prune, finetune, eval, interpolate, scan, or export.
         values: fields of its spec, by name, and options that are no fields, as `home`.
     """
     words = ["jdna", kind, str(values["model"])]
@@ -81,6 +82,7 @@ def _class_of(kind: str, stored: Mapping[str, Any]) -> type[Spec]:
     if "harness" in stored:
         return HarnessSpec
     known: dict[str, type[Spec]] = {
-        one.kind: one for one in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec, ScanSpec)
+        one.kind: one
+        for one in (PruneSpec, FinetuneSpec, EvalSpec, InterpolateSpec, ScanSpec, ExportSpec)
     }
     return known[kind]

@@ -32,6 +32,7 @@ Granularity = Literal["tensor", "channel"]
 Rounding = Literal["nearest", "gptq"]
 Schedule = Literal["one-shot", "iterative"]
 Kernels = Literal["dense", "semi-structured"]
+ExportFormat = Literal["onnx", "openvino"]
 # Examples at a time, or as many as make a batch of so many tokens as memory has room for.
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 
@@ -359,6 +360,17 @@ class InterpolateSpec(TaskConditions):
     mixed_precision: Precision = "no"
     shots: int = Field(0, ge=0)
     seed: int = Field(0, ge=0, le=MOST_SEED)
+
+
+class ExportSpec(Spec):
+    """Write a model for another runtime, compare what it gives, and time both."""
+
+    kind: ClassVar[str] = "export"
+    named: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    model: str
+    format: ExportFormat
+    length: int = Field(128, ge=4)
 
 
 # The specs that measure a task.

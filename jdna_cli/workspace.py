@@ -272,6 +272,35 @@ class Workspace:
         with self._opened(force=force) as workspace:
             return self._result(scan.scan(workspace, asked, target)[0])
 
+    def export(
+        self,
+        model: str | Path | RunResult,
+        format: str,
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        **options: Any,
+    ) -> RunResult:
+        """Write a model for another runtime, compare its outputs with torch's, and time both.
+
+        Args:
+            model: hub id, folder, run:ID, or the result of a run.
+            format: onnx or openvino.
+            out: folder for the files, in place of one of the run's own.
+            force: run even if the database has the answer.
+            options: fields of `jdna_cli.specs.ExportSpec`, as length=64.
+
+        Raises:
+            RequestError: the request is wrong.
+        """
+        from jdna_cli.runs import export
+        from jdna_cli.specs import ExportSpec
+
+        asked = _asked(ExportSpec, {"model": _named(model), "format": format, **options})
+        target = None if out is None else Path(out)
+        with self._opened(force=force) as workspace:
+            return self._result(export.export(workspace, asked, target))
+
     # -------------------------------------------------------------------------------- reading
 
     def run(self, number: int) -> RunResult:

@@ -20,6 +20,7 @@ from jdna_cli.cli.commands.advise import advise
 from jdna_cli.cli.commands.demo import demo
 from jdna_cli.cli.commands.doctor import doctor
 from jdna_cli.cli.commands.evaluate import evaluate
+from jdna_cli.cli.commands.export import export
 from jdna_cli.cli.commands.finetune import finetune
 from jdna_cli.cli.commands.interpolate import interpolate
 from jdna_cli.cli.commands.prune import prune
@@ -124,6 +125,7 @@ app.command("interpolate", epilog=examples.of("interpolate"))(interpolate)
 app.command("report", epilog=examples.of("report"))(report)
 app.command("advise", epilog=examples.of("advise"))(advise)
 app.command("scan", epilog=examples.of("scan"))(scan)
+app.command("export", epilog=examples.of("export"))(export)
 app.command("sweep", epilog=examples.of("sweep"))(sweep)
 app.command("demo", epilog=examples.of("demo"))(demo)
 app.add_typer(runs.runs, name="runs")

@@ -36,6 +36,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "jdna scan ./SmolLM2 --task wikitext2 --limit 4 --plot heat.png",
         "jdna scan run:2 --task rte --sparsities 0.5,0.75 --total 0.6 --out mine.toml",
     ),
+    "export": (
+        "jdna export run:2 --format onnx",
+        "jdna export run:2 --format openvino --length 64 --out served",
+    ),
     "sweep": (
         "jdna sweep --list",
         "jdna sweep cross-task/small --workers 2",

@@ -60,6 +60,9 @@ _COLUMNS = (
 )
 
 
+RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
 def run_as_json(run: Run) -> dict[str, Any]:
     """The columns of a run that a program needs."""
     values = {name: getattr(run, name) for name in _COLUMNS}
@@ -115,6 +118,10 @@ def show(done: RecordedRun, json_asked: bool, plot: Path | None = None) -> None:
         for line in pruning_lines(outcome):
             tell(line)
         tell(f"model: {place(done.folder)} ({_size(run, outcome)})")
+    elif run.kind == "export":
+        for line in export_lines(run, outcome):
+            tell(line)
+        tell(f"files: {place(done.folder)}")
     else:
         if run.kind == "interpolate":
             _print_points(done)
@@ -195,6 +202,7 @@ def title(run: Run) -> str:
         "finetune": "fine-tuned",
         "eval": "evaluated",
         "scan": "scanned",
+        "export": "exported",
     }
     parts = [f"{what.get(run.kind, 'interpolated')} {short(run.model)}"]
     if run.task:
@@ -213,6 +221,25 @@ def title(run: Run) -> str:
 
 def _taught(run: Run) -> str:
     return f"taught by {short(run.teacher)}" if run.teacher and run.kind == "finetune" else ""
+
+
+def export_lines(run: Run, outcome: Outcome) -> list[str]:
+    """Whether another runtime gives the same, and how long it takes."""
+    metrics, name = outcome.metrics, RUNTIMES[run.spec["format"]]
+    there, here = (
+        " ".join(
+            [f"{metrics[f'time/{who}latency_ms']:.2f} ms", "({:.2f} – {:.2f})".format(
+                *(metrics[f"time/{who}latency_ms_{end}"] for end in ("p10", "p90")))]
+        )
+        for who in ("", "torch_")
+    )  # fmt: skip
+    ratio = metrics["time/torch_latency_ms"] / metrics["time/latency_ms"]
+    return [
+        f"outputs of {name} and torch: at most {metrics['time/kernel_difference']:.2g} apart",
+        f"one text of {run.spec.get('length', 128)} tokens: {name} {there}, torch {here}: "
+        f"{ratio:.2f} times as fast",
+        f"{metrics['bytes']:,.0f} bytes, were {metrics['dense_bytes']:,.0f}",
+    ]
 
 
 def pruning_lines(outcome: Outcome) -> list[str]:

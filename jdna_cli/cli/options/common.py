@@ -61,7 +61,7 @@ MemoryOnly = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder for the pruned model, in place of HOME/ID.", rich_help_panel=_WHERE),
+    typer.Option(help="Folder for the model, in place of HOME/ID.", rich_help_panel=_WHERE),
 ]
 Home = Annotated[
     Path,

@@ -1,7 +1,8 @@
 """`tradeoff`: what sparsity buys (E14): bytes as written, time as measured, and the Pareto front.
 
 Sizes are those of the weight files of `jdna prune` (with `--packed`: their compact form), times
-those of `jdna eval --time`, beside the dense model's under the same conditions on the same device.
+those of `jdna eval --time`, beside the dense model's under the same conditions on the same device;
+and what other runtimes make of a model by `jdna export`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ EMPTY = "nothing to report: `jdna prune --packed` measures bytes, `jdna eval --t
 NOTICEABLE = 1.05  # less than that is no gain
 
 _METRICS = ("bytes", "dense_bytes", "latency_ms", "latency_ms_p10", "latency_ms_p90", "throughput",
-            "throughput_sd", "peak_memory_bytes", "kernel_difference")  # fmt: skip
+            "throughput_sd", "peak_memory_bytes", "kernel_difference", "torch_latency_ms",
+           "torch_latency_ms_p10", "torch_latency_ms_p90")  # fmt: skip
 
 _RUNS = """
 SELECT run.id, run.kind, run.model, run.task, run.metric, run.regime, run.criterion, run.pattern,
@@ -27,7 +29,7 @@ SELECT run.id, run.kind, run.model, run.task, run.metric, run.regime, run.criter
   run.bits_per_weight, run.allocation,
   run.dtype, run.device, run.spec, metric.split, metric.name, metric.value
 FROM run JOIN metric ON metric.run = run.id
-WHERE run.status = 'finished' AND run.kind IN ('prune', 'eval') AND metric.step IS NULL
+WHERE run.status = 'finished' AND run.kind IN ('prune', 'eval', 'export') AND metric.step IS NULL
   AND (metric.split IN ('time', 'model') OR metric.name = run.metric)"""
 
 
@@ -40,7 +42,7 @@ def rows(source: Source) -> list[Row]:
         row = found.setdefault(
             record["id"], {**record, **dict.fromkeys(_METRICS), "score": None, "kernels": "dense"}
         )
-        row["kernels"] = _kernels(spec)
+        row["kernels"], row["tokens"] = _kernels(spec)
         row[name if split in ("time", "model") else "score"] = value
     measured = [r for r in found.values() if r["bytes"] is not None or r["latency_ms"] is not None]
     dense = {_conditions(r): r for r in measured if r["latency_ms"] is not None and cells.plain(r)}
@@ -71,15 +73,19 @@ def _mark_front(rows: list[Row], name: str, cost: str) -> None:
             )  # fmt: skip
 
 
-def _kernels(spec: Any) -> str:
+def _kernels(spec: Any) -> tuple[str, int | None]:
+    """What multiplies, or the format of an export; and tokens of the text that was timed."""
     import json
 
     asked = json.loads(spec) if isinstance(spec, str) else spec
-    return str(asked.get("kernels", "dense"))
+    if "format" in asked:
+        return str(asked["format"]), int(asked.get("length", 128))
+    return str(asked.get("kernels", "dense")), None
 
 
 def _conditions(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("model", "task", "device", "dtype"))
+    own = ("kernels", "tokens") if row["kind"] == "export" else ()
+    return tuple(row[name] for name in ("kind", "model", "task", "device", "dtype", *own))
 
 
 def _what(row: Row) -> str:
@@ -89,11 +95,14 @@ def _what(row: Row) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
-    """Sizes, the smallest first, then times."""
-    packed = [row for row in rows if row["bytes"] not in (None, row["dense_bytes"])]
+    """Sizes, the smallest first, then times, then what other runtimes make of it."""
+    pruned = [row for row in rows if row["kind"] == "prune"]
+    packed = [row for row in pruned if row["bytes"] not in (None, row["dense_bytes"])]
     sizes = sorted(packed, key=lambda row: (row["model"], row["bytes"], row["id"]))
-    times = [row for row in rows if row["latency_ms"] is not None]
-    return [*([_sizes(sizes)] if sizes else []), *([_times(times)] if times else [])]
+    times = [row for row in rows if row["kind"] == "eval"]
+    exports = [row for row in rows if row["kind"] == "export"]
+    made = ((_sizes, sizes), (_times, times), (_exports, exports))
+    return [section(own) for section, own in made if own]
 
 
 def _sizes(rows: list[Row]) -> Section:
@@ -138,6 +147,38 @@ def _times(rows: list[Row]) -> Section:
     return Section("Cost · time", columns, table, tuple(_verdict(rows)))
 
 
+def _exports(rows: list[Row]) -> Section:
+    table = [
+        [
+            f"run {row['id']}",
+            row["_name"],
+            _what(row),
+            row["kernels"],
+            f"{row['bytes']:,.0f}",
+            str(row["tokens"]),
+            f"{row['latency_ms']:.2f} ({row['latency_ms_p10']:.2f} – {row['latency_ms_p90']:.2f})",
+            f"{row['torch_latency_ms']:.2f}",
+            f"{row['torch_latency_ms'] / row['latency_ms']:.2f}",
+            "" if row["speed_up"] is None else f"{row['speed_up']:.2f}",
+            f"{row['kernel_difference']:.1g}",
+        ]
+        for row in rows
+    ]
+    columns = ("run", "model", "what", "format", "bytes", "tokens", "latency ms (10 – 90 %)",
+               "torch ms", "to torch", "to dense", "outputs apart")  # fmt: skip
+    notes = [
+        "Median latency of one text there and in torch, measured in turns. To torch: how many "
+        "times as fast as torch; to dense: as the dense model in the same runtime."
+    ]
+    sparse = [row["speed_up"] for row in rows if row["pattern"] and row["speed_up"] is not None]
+    if sparse and max(sparse) < NOTICEABLE:
+        notes.append(
+            f"No gain from zeros: the best of {len(sparse)} pruned models is {max(sparse):.2f} "
+            "times as fast as the dense one in the same runtime."
+        )
+    return Section("Cost · other runtimes", columns, table, tuple(notes))
+
+
 def _verdict(rows: list[Row]) -> list[str]:
     """What the figures say of zeros, in words."""
     notes = [
@@ -167,7 +208,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Score against latency, a line per model and task."""
     places: dict[str, list[Row]] = {}
     for row in rows:
-        if row["latency_ms"] is not None and row["score"] is not None:
+        if row["kind"] == "eval" and row["latency_ms"] is not None and row["score"] is not None:
             label = f"{row['_name']} · {row['task']} · {row['kernels']}"
             places.setdefault(label, []).append(row)
     lines = []
