@@ -6,8 +6,10 @@ for a selection of runs, and faster: 100,000 runs in about a second.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,17 +33,16 @@ COLUMNS = (
     "share_lost", "n", "chance",
     *PRUNING_COLUMNS[:7], "bits_per_weight", *PRUNING_COLUMNS[7:], *CONDITION_COLUMNS[4:],
 )  # fmt: skip
-_P, _W = len(CONDITION_COLUMNS), len(PRUNING_COLUMNS)
 
-_SELECTED = ", ".join(
-    "metric.split" if name == "split" else f"run.{name}"
-    for name in (*CONDITION_COLUMNS, *PRUNING_COLUMNS)
-)
-_MEASURED = f"""
-SELECT run.id, run.kind, metric.value, run.bits_per_weight, run.human, run.chance, {_SELECTED},
-  run.pruning_seed, run.seed
+# A cell's columns come as one JSON array, which is the same text for the same cell: reading 100,000
+# runs is making objects of their words, most of the time. What are no integers comes beside it.
+_BESIDE = ("data_fraction", "sparsity")
+_IN_ARRAY = tuple(name for name in (*CONDITION_COLUMNS, *PRUNING_COLUMNS) if name not in _BESIDE)
+_MEASURED = """
+SELECT run.id, run.kind, metric.value, run.bits_per_weight, run.human, run.chance,
+  CAST({}({}) AS TEXT), run.data_fraction, run.sparsity, run.pruning_seed, run.seed
 FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric AND metric.step IS NULL
-WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval')"""  # noqa: S608
+WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval'){} ORDER BY run.id"""
 
 # The first run of each recipe says in what recipes differ.
 _SPECS = """
@@ -74,7 +75,8 @@ def load(source: Source) -> list[Row]:
 
 def _load(source: Source) -> list[Row]:
     condition, values = source.filters.where()
-    found = source.query(f"{_MEASURED}{condition} ORDER BY run.id", values).rows
+    columns = ", ".join(f"{'metric' if n == 'split' else 'run'}.{n}" for n in _IN_ARRAY)
+    found = source.query(_MEASURED.format(source.arrays, columns, condition), values).rows
     latest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for record in found:
         key = record[6:]
@@ -82,60 +84,72 @@ def _load(source: Source) -> list[Row]:
         # Its fine-tuning counts, else the latest evaluation.
         if before is None or record[1] == "finetune" or before[1] != "finetune":
             latest[key] = record
-    bases: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for record in latest.values():
-        what = record[6 + _P : 6 + _P + _W]
-        if what[0] == "dense" and not what[5] and what[10] is None:
-            near = (record[6 + _P - 1], record[9], record[-1])  # recipe, split, seed
-            best = bases.get(near)
-            if best is None or (_bits(record), record[0]) > (_bits(best), best[0]):
-                bases[near] = record
-    cells: defaultdict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
-    for record in latest.values():
-        cells[record[6 : 6 + _P + _W]].append(record)
+    cells: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key, record in latest.items():
+        cells.setdefault(key[:3], []).append(record)
+    kinds: dict[str, Row] = {}
+    rows = [_blank(key, kinds) for key in cells]
+    bases: _Bases = {}
+    for row, members in zip(rows, cells.values(), strict=True):
+        if row["regime"] != "dense" or row["sparsity"] or row["teacher"] is not None:
+            continue
+        own = bases.setdefault((row["recipe"], row["split"]), {})
+        for record in members:
+            this = (row["bits"] or 0, record[0], record[2])
+            if record[-1] not in own or this > own[record[-1]]:
+                own[record[-1]] = this
     answers = predictions.of(source)
-    rows = [_cell(key, members, bases, answers) for key, members in cells.items()]
+    for row, members in zip(rows, cells.values(), strict=True):
+        _fill(row, members, bases.get((row["recipe"], row["split"]), {}), answers)
     # Dense references alone are not what filters on the pruning asked for.
     return [] if source.filters.of_pruning and all(map(plain, rows)) else rows
 
 
-def _bits(record: tuple[Any, ...]) -> int:
-    return record[6 + _P + 6] or 0
+# By recipe and split, by seed: bits, run and score of the dense run that counts.
+_Bases = dict[tuple[str, str], dict[int | None, tuple[int, int, float]]]
 
 
-def _cell(
-    key: tuple[Any, ...],
+def _blank(key: tuple[Any, ...], kinds: dict[str, Row]) -> Row:
+    """A cell of which nothing was computed yet; `kinds` has those of the same words."""
+    words, data_fraction, sparsity = key
+    if words not in kinds:
+        told = zip(_IN_ARRAY, json.loads(words), strict=True)
+        kinds[words] = {**dict.fromkeys(COLUMNS), **dict(told)}
+    return {**kinds[words], "data_fraction": data_fraction, "sparsity": sparsity}
+
+
+def _fill(
+    row: Row,
     members: list[tuple[Any, ...]],
-    bases: dict[tuple[Any, ...], tuple[Any, ...]],
+    bases: dict[int | None, tuple[int, int, float]],
     answers: predictions.Answers,
-) -> Row:
-    row: Row = dict.fromkeys(COLUMNS)
-    row.update(zip((*CONDITION_COLUMNS, *PRUNING_COLUMNS), key, strict=True))
+) -> None:
+    """Put in what the runs of a cell measured."""
     lower = row["metric"] in LOWER_IS_BETTER
     seeds = []
     for record in members:
-        base = bases.get((row["recipe"], row["split"], record[-1]))
-        dense = base[2] if base else None
-        seeds.append(
-            Measured(record[0], record[2], record[3], record[-1], record[-2],
-                     base[0] if base else None, dense, _relative(record[2], dense, lower=lower))
-        )  # fmt: skip
+        _, base, dense = bases.get(record[10], _NONE)
+        relative = _relative(record[2], dense, lower=lower)
+        own = (record[0], record[2], record[3], record[10], record[9], base, dense, relative)
+        seeds.append(tuple.__new__(Measured, own))  # as `Measured(*own)`, in half the time
     seeds = _distinct(seeds, row["split"], answers)
-    row["n"], row["score"] = len(seeds), _mean([one.score for one in seeds])
-    row["bits_per_weight"] = _mean([s.bits_per_weight for s in seeds if s.bits_per_weight])
-    row["dense_score"] = _mean([s.dense_score for s in seeds if s.dense_score is not None])
-    human = max((r[4] for r in members if r[4] is not None), default=None)
-    row["chance"] = max((r[5] for r in members if r[5] is not None), default=None)
+    _, scores, bits, _, _, _, dense_scores, relatives = zip(*seeds, strict=True)
+    row["n"], row["score"] = len(seeds), _mean(scores)
+    row["bits_per_weight"] = _mean([x for x in bits if x])
+    row["dense_score"] = _mean([x for x in dense_scores if x is not None])
+    human = max({record[4] for record in members} - {None}, default=None)
+    row["chance"] = max({record[5] for record in members} - {None}, default=None)
     if human and human > 0 and row["dense_score"] is not None:
         row["difficulty"] = (human - row["dense_score"]) / human
-    known = [one for one in seeds if one.relative is not None]
-    if known:
-        told = statistics.mean_interval([1 - (one.relative or 0.0) for one in known])
+    drops = [1 - (x or 0.0) for x in relatives if x is not None]
+    if drops:
+        told = statistics.mean_interval(drops)
         row["mean_relative_drop"], row["mean_relative"] = told.mean, 1 - told.mean
         row["sd_relative_drop"] = told.deviation
         row["interval_over"] = "seeds" if told.low is not None else None
-        if len(known) == 1 and not plain(row):
-            over = _over_examples(known[0], row, answers)
+        if len(drops) == 1 and not plain(row):
+            (known,) = (one for one in seeds if one.relative is not None)
+            over = _over_examples(known, row, answers)
             told, row["examples"] = over or told, over.n if over else None
             row["interval_over"] = "examples" if told.low is not None else None
         row["ci_low"], row["ci_high"] = told.low, told.high
@@ -143,11 +157,15 @@ def _cell(
     if chance is not None and dense is not None and dense > chance and not lower:
         row["share_lost"] = (dense - row["score"]) / (dense - chance)
     row["_seeds"] = seeds
-    return row
+
+
+_NONE = (0, None, None)
 
 
 def _distinct(seeds: list[Measured], split: str, answers: predictions.Answers) -> list[Measured]:
     """Seeds that changed an answer: where nothing is drawn, all of them are one measurement."""
+    if len({(one.score, one.dense_score) for one in seeds}) == len(seeds):
+        return seeds
     kept: list[Measured] = []
     for one in seeds:
         alike = (k for k in kept if (k.score, k.dense_score) == (one.score, one.dense_score))
@@ -210,14 +228,29 @@ def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
     for row in rows:
         hard = row["difficulty"] if row["difficulty"] is not None else math.inf
         easiest[row["task"]] = min(hard, easiest.get(row["task"], math.inf))
-    return sorted(rows, key=lambda row: (easiest[row["task"]], row["task"], *_order(row)))
+    return sorted(rows, key=lambda row: (easiest[row["task"]], row["task"], _order(row)))
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     """Within a task: by what makes it harder, then by name and sparsity."""
-    hardness = (one.hardness(row[one.name]) for one in CONDITIONS.values())
-    others = (str(row[name] or "") for name in PRUNING_COLUMNS)
-    return (row["split"], *hardness, row["label"], row["sparsity"], *others)
+    hardness, others = _hardness(_conditions_of(row)), _words(_pruning_of(row))
+    return (row["split"], hardness, row["label"], row["sparsity"], others)
+
+
+_conditions_of, _pruning_of = (
+    operator.itemgetter(*CONDITIONS),
+    operator.itemgetter(*PRUNING_COLUMNS),
+)
+
+
+@functools.cache
+def _hardness(values: tuple[Any, ...]) -> tuple[float, ...]:
+    return tuple(c.hardness(x) for c, x in zip(CONDITIONS.values(), values, strict=True))
+
+
+@functools.cache
+def _words(values: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(value or "") for value in values)
 
 
 class _First(NamedTuple):
@@ -242,28 +275,40 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
     # Recipes of which the same was asked: data, model or rule have changed between them.
     twins: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     splits: defaultdict[str, set[str]] = defaultdict(set)
+    plain_specs = {
+        recipe: {n: v for n, v in spec.items() if n not in without} for recipe, spec in own.items()
+    }
+    texts = {recipe: json.dumps(spec, sort_keys=True) for recipe, spec in own.items()}
+    # All that a label depends on: the same for all levels of what is taken, and their seeds.
+    kinds: dict[str, dict[tuple[str, str, str], dict[Any, str]]] = {}
     for row in rows:
-        row["_family"] = families.get(row["recipe"], row["recipe"])
-        place = (row["model"], row["task"], row["split"])
-        spec = own.get(row["recipe"], {})
-        there[place][row["_family"]] = {n: v for n, v in spec.items() if n not in without}
-        if row["recipe"] in own:
-            twins[(*place, json.dumps(spec, sort_keys=True))].add(row["recipe"])
+        recipe, place = row["recipe"], (row["model"], row["task"], row["split"])
+        row["_family"] = families.get(recipe, recipe)
+        if place in kinds.setdefault(recipe, {}):
+            continue
+        kinds[recipe][place] = {}
+        there[place][row["_family"]] = plain_specs.get(recipe, {})
+        if recipe in own:
+            twins[(*place, texts[recipe])].add(recipe)
         splits[row["task"]].add(row["split"])
     apart = {place: _told_apart(list(found.values())) for place, found in there.items()}
     changed = _changes(twins.values(), firsts)
     for row in rows:
-        parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
-        spec = own.get(row["recipe"], {})
-        fields = apart[row["model"], row["task"], row["split"]]
-        parts += [
-            _setting(name, spec[name])
-            for name in fields
-            if spec.get(name) is not None and name != "limit"
-        ]
-        parts += [f"{row['sample']} drawn"] if row["sample"] else []
-        parts += [changed[row["recipe"]]] if row["recipe"] in changed else []
-        row["label"] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
+        recipe, sample = row["recipe"], row["sample"]
+        known = kinds[recipe][row["model"], row["task"], row["split"]]
+        if sample not in known:
+            parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
+            spec = own.get(recipe, {})
+            fields = apart[row["model"], row["task"], row["split"]]
+            parts += [
+                _setting(name, spec[name])
+                for name in fields
+                if spec.get(name) is not None and name != "limit"
+            ]
+            parts += [f"{sample} drawn"] if sample else []
+            parts += [changed[recipe]] if recipe in changed else []
+            known[sample] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
+        row["label"] = known[sample]
 
 
 def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
@@ -320,14 +365,20 @@ def kind_of(row: Row) -> str:
 
 def level(row: Row) -> tuple[float, str]:
     """How much is taken, as a number that orders, and in words."""
-    kind = levels_of(row)
-    if kind == "bits":
-        bits = int(row["quantization"].partition(" ")[0])
+    return _level(row["pattern"], row["quantization"], row["sparsity"])
+
+
+@functools.cache
+def _level(
+    pattern: str | None, quantization: str | None, sparsity: float | None
+) -> tuple[float, str]:
+    if pattern:
+        assert sparsity is not None
+        return sparsity, f"{100 * sparsity:g}%" if pattern == "unstructured" else pattern
+    if quantization:
+        bits = int(quantization.partition(" ")[0])
         return -bits, f"{bits} bits"
-    if kind == "dense":
-        return 0.0, "dense"
-    plain = kind == "unstructured"
-    return row["sparsity"], f"{100 * row['sparsity']:g}%" if plain else row["pattern"]
+    return 0.0, "dense"
 
 
 def way(row: Row, without: Sequence[str] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ class Line:
     means: dict[float, float]  # over seeds
     # Of a single seed whose answers were saved: drops on resampled examples, (times, levels).
     resampled: statistics.Floats | None = None
-    # Of several seeds that were trained: the scores themselves.
-    observed: Observed | None = None
+    # Of several seeds that were trained: gives the scores themselves.
+    observed: Callable[[], Observed] | None = None
 
     def mean(self, level: float) -> float:
         """Mean drop at a sparsity."""
@@ -153,7 +153,7 @@ def thresholds(lines: Sequence[Line], tolerance: float, *, sure: bool) -> dict[s
     for line in lines:
         levels = tuple(sorted(line.drops))
         if sure and line.observed is not None:
-            found = posterior(line.observed, tolerance)
+            found = posterior(line.observed(), tolerance)
             thresholds[line.label] = found.interval(lambda x: np.minimum(x, 1.0))
             continue
         counts = tuple(len(line.drops[x]) for x in levels)

@@ -203,13 +203,13 @@ def _line(label: str, order: float, rows: list[Row], answers: predictions.Answer
     return Line(label, order, drops, means, resampled, _scores(rising) if several else None)
 
 
-def _scores(rows: list[Row]) -> Observed | None:
-    """Scores of a line's runs; None where there is one dense run alone."""
+def _scores(rows: list[Row]) -> Callable[[], Observed] | None:
+    """What works out the scores of a line's runs; None where there is one dense run alone."""
     dense = {one.dense_run: one for row in rows for one in row["_seeds"] if one.dense_run}
     if len(dense) < 2:
         return None
     seeds = [one._replace(run=run, score=one.dense_score) for run, one in dense.items()]
-    return ways.observed(Way(rows, {**rows[0], "_seeds": seeds}))[0]
+    return lambda: ways.observed(Way(rows, {**rows[0], "_seeds": seeds}))[0]
 
 
 def _across(rows: list[Row], tolerance: float, answers: predictions.Answers) -> Comparison | None:

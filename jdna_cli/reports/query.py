@@ -113,6 +113,7 @@ class Source:
     runs: tuple[int, ...] = ()  # the runs asked for by number
     figure: str = ""  # the published figure that was asked for
     test: StatedTest | None = None  # what the runs are judged by, stated before them
+    arrays: str = "json_array"  # the database's function that puts values into a JSON array
     # What was read or judged before: a page asks for the same many times.
     remembered: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -174,7 +175,10 @@ def source_of(
 
     reading.require_schema(url, schema.head())
     query = functools.partial(reading.query, url)
-    source = Source(query, home, tolerance=tolerance, runs=runs, figure=figure, test=test)
+    arrays = "json_array" if url.startswith("sqlite:///") else "json_build_array"
+    source = Source(
+        query, home, tolerance=tolerance, runs=runs, figure=figure, test=test, arrays=arrays
+    )
     return source if filters is None else replace(source, filters=filters)
 
 

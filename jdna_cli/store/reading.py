@@ -73,7 +73,7 @@ def _fetched(cursor: Any, bounds: Bounds | None, deadline: float) -> list[tuple[
     rows: list[tuple[Any, ...]] = []
     size = 0
     while batch := cursor.fetchmany(BATCH):
-        rows += map(tuple, batch)
+        rows += batch
         if time.monotonic() > deadline:
             raise JdnaError(f"SQL: stopped after {QUERY_SECONDS:.0f} s")
         if bounds is None:
@@ -145,8 +145,16 @@ def _query_sqlite(file: Path, sql: str, parameters: Sequence[Any], bounds: Bound
         connection.set_authorizer(authorise)
         connection.set_progress_handler(late, 100_000)
         try:
-            cursor = connection.execute(sql, tuple(parameters))
-            rows = _fetched(cursor, bounds, deadline)
+            try:
+                cursor = connection.execute(sql, tuple(parameters))
+                rows = _fetched(cursor, bounds, deadline)
+            except sqlite3.OperationalError as error:
+                if "decode" not in str(error):
+                    raise
+                # Slower, so only where text is no UTF-8.
+                connection.text_factory = lambda text: text.decode(errors="replace")
+                cursor = connection.execute(sql, tuple(parameters))
+                rows = _fetched(cursor, bounds, deadline)
         except sqlite3.Warning as error:
             raise RequestError(f"SQL: {error}") from None
         except sqlite3.Error as error:
@@ -184,7 +192,6 @@ def _open_sqlite(file: Path) -> Iterator[sqlite3.Connection]:
                 raise RequestError(f"{file} is no jdna database: {error}") from None
         except sqlite3.DatabaseError as error:
             raise RequestError(f"{file} is no jdna database: {error}") from None
-        connection.text_factory = lambda text: text.decode(errors="replace")
         yield connection
 
 

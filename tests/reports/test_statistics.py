@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,13 @@ RATE = 0.95
 TIMES = 400
 # Three standard deviations of a rate that is estimated from TIMES simulations.
 SLACK = 3 * math.sqrt(RATE * (1 - RATE) / TIMES)
+
+
+@pytest.mark.parametrize("degrees", range(1, 16))
+def test_quantiles_are_scipys_to_the_last_bit(degrees):
+    expected = scipy.special.stdtrit(degrees, 0.975)
+    assert statistics.t_quantile(degrees) == expected
+    assert statistics.t_quantile(degrees, 0.9) == scipy.special.stdtrit(degrees, 0.95)
 
 
 def test_a_mean_has_students_interval():

@@ -347,3 +347,16 @@ def test_a_run_that_others_were_made_from_stays(jdna, bert):
     assert jdna("runs", "list", "--json").json == {"runs": []}
     assert jdna("prune", bert, "--sparsity", 0.5, "--json").json["run"]["id"] == 3
     assert os.listdir(jdna.home / "3")
+
+
+def test_text_that_is_no_utf_8_is_read_as_far_as_it_goes(tmp_path):
+    import sqlite3
+
+    from jdna_cli.store import reading
+
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("CREATE TABLE one (name TEXT, number INT)")
+        connection.execute("INSERT INTO one VALUES (CAST(x'61ff62' AS TEXT), 1), ('plain', 2)")
+    connection.close()
+    found = reading.query(f"sqlite:///{tmp_path / 'a.db'}", "SELECT name, number FROM one")
+    assert found.rows == [("a\ufffdb", 1), ("plain", 2)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def _row(
         a, b, lambda x, y: predictions.of_means(y, metric) - predictions.of_means(x, metric)
     )
     if apart.low == apart.high:  # of two runs with the same answers
-        apart = replace(apart, low=None, high=None)
+        apart = apart._replace(low=None, high=None)
     scores = [float(predictions.of_means(own.mean(), metric)) for own in (a, b)]
     row: Row = {
         "first": first["id"], "second": second["id"], "task": first["task"],
