@@ -24,6 +24,7 @@ from jdna_cli.sparsity.targets import Target
 T = TypeVar("T")
 
 BLOCK = 1 << 20  # weights ranked at a time
+GROUPS = 1 << 16  # groups ranked at a time: what a core's cache holds
 
 
 @dataclass(frozen=True)
@@ -137,41 +138,78 @@ def _pair(item: Item) -> selection.Item:
     return later
 
 
-def rank_in_groups(scored: Scored, m: int) -> npt.NDArray[np.uint8]:
-    """Rank of each weight in its group of M, 0 = highest; equal scores: the first is higher.
+@dataclass(frozen=True)
+class Ranks:
+    """Rank of each weight in its group of M, 0 = highest: one ranking serves every N.
 
-    One ranking serves every N. Returns (rows, groups, M) uint8, input dimension last.
+    `places` is (M, groups) uint8: the first weights of all groups, then the second ones, …; groups
+    follow each other along the input, then row by row.
     """
-    selection.refuse_nan(scored.name, scored.score)
-    score = scored.score.movedim(scored.input_dim, -1)
-    rows = score.reshape(-1, score.shape[-1])
-    ranks = np.empty((rows.shape[0], rows.shape[1] // m, m), dtype=np.uint8)
-    step = max(1, BLOCK // max(1, rows.shape[1]))
 
-    def rank_rows(start: int) -> None:
-        raw = selection.keys(rows[start : start + step])
+    places: npt.NDArray[np.uint8]
+    rows: int
+
+
+def rank_in_groups(scored: Scored, m: int) -> Ranks:
+    """Rank the weights of each M along the input; of equal scores the first is higher.
+
+    Raises:
+        JdnaError: a score is NaN.
+    """
+    score = scored.score.movedim(scored.input_dim, -1)
+    rows = score.numel() // score.shape[-1]
+    raw = selection.keys(score).reshape(-1, m)
+    top = raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
+    places = np.empty((m, len(raw)), dtype=np.uint8)
+    highest = np.zeros(len(raw) // GROUPS + 1, dtype=raw.dtype)
+
+    def rank(start: int) -> None:
+        block, own = raw[start : start + GROUPS], places[:, start : start + GROUPS]
         # Columns of the groups side by side: each comparison runs over contiguous memory.
-        columns = np.empty((m, raw.size // m), dtype=raw.dtype)
-        top = raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
-        np.bitwise_and(raw.reshape(-1, m).T, top, out=columns)
-        rank = np.repeat(np.arange(m, dtype=np.uint8)[:, None], columns.shape[1], axis=1)
-        later = np.empty(columns.shape[1], dtype=bool)
+        columns = np.empty((m, len(block)), dtype=raw.dtype)
+        np.bitwise_and(block.T, top, out=columns)
+        highest[start // GROUPS] = columns.max()
+        own[:] = np.arange(m, dtype=np.uint8)[:, None]
+        later = np.empty(len(block), dtype=bool)
         for i in range(m):
             for j in range(i + 1, m):
                 np.greater(columns[j], columns[i], out=later)
-                rank[i] += later.view(np.uint8)
-                rank[j] -= later.view(np.uint8)
-        ranks[start : start + step] = rank.T.reshape(-1, rows.shape[1] // m, m)
+                own[i] += later.view(np.uint8)
+                own[j] -= later.view(np.uint8)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
-        list(pool.map(rank_rows, range(0, rows.shape[0], step)))
-    return ranks
+        list(pool.map(rank, range(0, len(raw), GROUPS)))
+    selection.refuse_nan_key(scored.name, score.dtype, int(highest.max()))
+    return Ranks(places, rows)
 
 
-def keep_n(ranks: npt.NDArray[np.uint8], n: int, input_dim: int) -> Mask:
+def keep_n(ranks: Ranks, n: int, input_dim: int) -> Mask:
     """The mask that keeps the N highest of each group, in the weight's own layout."""
-    kept = torch.from_numpy(ranks < n).reshape(ranks.shape[0], -1)
+    m, groups = ranks.places.shape
+    shape = (ranks.rows, m * groups // ranks.rows)
+    if input_dim == 1 and 8 % m == 0:
+        return Mask(_bytes_of_groups(ranks.places, n), shape, groups * n)
+    kept = torch.from_numpy(np.ascontiguousarray((ranks.places < n).T)).view(shape)
     return masks.pack(kept if input_dim == 1 else kept.T.contiguous())
+
+
+def _bytes_of_groups(places: npt.NDArray[np.uint8], n: int) -> npt.NDArray[np.uint8]:
+    """The packed bits of masks of groups of 2, 4 or 8, first weights in the highest bits."""
+    m, groups = places.shape
+    bits = np.zeros(-(-groups * m // 8) * (8 // m), dtype=np.uint8)
+    for start in range(0, groups, GROUPS):
+        part = places[:, start : start + GROUPS]
+        own, stays = bits[start : start + part.shape[1]], np.empty(part.shape[1], dtype=bool)
+        for row in part:
+            np.add(own, own, out=own)  # a shift, which NumPy does far slower
+            np.less(row, n, out=stays)
+            own |= stays.view(np.uint8)
+    joined = bits.reshape(-1, 8 // m)
+    found = joined[:, 0].copy()
+    for i in range(1, 8 // m):
+        found *= 1 << m
+        found |= joined[:, i]
+    return found
 
 
 def _by_layer(scored: Scored, sparsity: float) -> Mask:

@@ -87,8 +87,17 @@ def refuse_nan(name: str, score: Tensor) -> None:
     Raises:
         JdnaError: `score` holds NaN; the message names the tensor.
     """
-    infinity = _BITS[score.dtype][3]
-    if any(int(block.max()) > infinity for block in _block_keys(keys(score))):
+    highest = max((int(block.max()) for block in _block_keys(keys(score))), default=0)
+    refuse_nan_key(name, score.dtype, highest)
+
+
+def refuse_nan_key(name: str, dtype: torch.dtype, highest: int) -> None:
+    """As `refuse_nan`, of the highest key of a tensor.
+
+    Raises:
+        JdnaError: it is that of NaN.
+    """
+    if highest > _BITS[dtype][3]:
         raise JdnaError(f"tensor {name!r} holds NaN, which has no magnitude to rank")
 
 
