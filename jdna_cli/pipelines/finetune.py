@@ -25,7 +25,7 @@ from jdna_cli.run_context import RunContext
 from jdna_cli.scoring.classification import Head
 from jdna_cli.scoring.scorer import EvalContext, EvalResult, Scorer
 from jdna_cli.scoring.setup import Prepared, counted, examples, prepare, scorer_for
-from jdna_cli.sparsity import masks, packing, quantization, shards
+from jdna_cli.sparsity import masks, packing, quantization, selection, shards
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.quantization import Rounding
 from jdna_cli.sparsity.regimes import REGIMES, Constraint, OnGrid, start_
@@ -405,4 +405,4 @@ def _masks_for(model: Any, source: ModelSource) -> dict[str, Mask]:
 
 def _counted(name: str, weight: Tensor, mask: Mask) -> LayerSparsity:
     """What the weight is after training, counted."""
-    return LayerSparsity(name, mask.shape, int(torch.count_nonzero(weight.detach())), mask.total)
+    return LayerSparsity(name, mask.shape, selection.count_nonzero(weight.detach()), mask.total)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
+from jdna_cli.sparsity import selection
 from jdna_cli.sparsity.criteria import Criterion, Statistics
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.quantization import Quantized
@@ -34,7 +35,7 @@ class Change:
         if self.tensor is None:
             assert self.counted is not None
             return self.counted
-        return int(torch.count_nonzero(self.tensor))
+        return selection.count_nonzero(self.tensor)
 
 
 def score_of(criterion: Criterion, weight: Tensor, statistics: Statistics) -> Tensor:

@@ -109,7 +109,7 @@ def masked_in_pieces(plan: PrunePlan, folder: OutputFolder) -> Iterator[Change]:
     def finish(x: patterns.Scored, mask: masks.Mask) -> tuple[torch.Tensor, masks.Mask, int]:
         assert x.weight is not None
         masks.clear_(x.weight, mask)
-        return x.weight, mask, int(torch.count_nonzero(x.weight))
+        return x.weight, mask, selection.count_nonzero(x.weight)
 
     assert spec.sparsity is not None
     done = patterns.each_unstructured(

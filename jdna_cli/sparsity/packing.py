@@ -67,7 +67,7 @@ def pack_sparse(weight: Tensor, mask: Mask) -> Packed:
     each = 8 * weight.element_size()
     if sparse_bits(mask, each) >= each * mask.total:
         return pack_dense(weight)
-    values = weight.reshape(-1)[mask.unpacked().view(-1)]
+    values = _compressed(weight, mask.unpacked())
     parts = {"values": values, "bits": torch.from_numpy(mask.bits)}
     return Packed(parts, {"form": "bitmask", "shape": list(weight.shape)})
 
@@ -77,7 +77,7 @@ def pack_two_of_four(weight: Tensor, mask: Mask, input_dim: int) -> Packed:
     turned = weight.movedim(input_dim, -1)
     kept = mask.unpacked().movedim(input_dim, -1).reshape(-1, 4)
     places = kept.nonzero()[:, 1].to(torch.uint8).view(-1, 2)
-    values = turned.reshape(-1, 4)[kept]
+    values = _compressed(turned, kept)
     nibbles = places[:, 0] | (places[:, 1] << 2)
     if len(nibbles) % 2:
         nibbles = torch.cat([nibbles, nibbles.new_zeros(1)])
@@ -101,7 +101,7 @@ def pack_codes(quantized: Quantized, input_dim: int, kept: Mask | None = None) -
         quantized, None, total
     ):
         flags = kept.unpacked() if input_dim == 1 else kept.unpacked().T.contiguous()
-        name, bitmask, codes = "kept codes", masks.pack(flags).bits, codes[flags.view(-1)]
+        name, bitmask, codes = "kept codes", masks.pack(flags).bits, _compressed(codes, flags)
     parts = {"codes": _pack_bits(codes.numpy(), grid.bits), "scales": quantized.scales.cpu()}
     if quantized.zeros is not None:
         parts["zeros"] = quantized.zeros.cpu()
@@ -112,6 +112,9 @@ def pack_codes(quantized: Quantized, input_dim: int, kept: Mask | None = None) -
 
 
 def _pack_bits(codes: npt.NDArray[np.uint8], bits: int) -> Tensor:
+    """Codes one after the other, the highest bit first; the last byte is filled up with zeros."""
+    if bits in (2, 4, 8):
+        return torch.from_numpy(_pack_whole(codes, 8 // bits, bits))
     step = BLOCK // 8 * 8
     packed = [
         np.packbits(np.unpackbits(codes[i : i + step, None], axis=1)[:, 8 - bits :])
@@ -120,15 +123,43 @@ def _pack_bits(codes: npt.NDArray[np.uint8], bits: int) -> Tensor:
     return torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *packed]))
 
 
+def _pack_whole(codes: npt.NDArray[np.uint8], each: int, bits: int) -> npt.NDArray[np.uint8]:
+    """As `_pack_bits`, where a byte holds `each` codes."""
+    missing = -codes.size % each
+    rows = np.append(codes, np.zeros(missing, np.uint8)).reshape(-1, each)
+    packed = np.empty(len(rows), dtype=np.uint8)
+    for start in range(0, len(rows), BLOCK // 8):
+        own = packed[start : start + BLOCK // 8]
+        part = rows[start : start + BLOCK // 8]
+        own[:] = part[:, 0]
+        for i in range(1, each):
+            own *= 1 << bits
+            own |= part[:, i]
+    return packed
+
+
 def _unpack_bits(raw: npt.NDArray[np.uint8], bits: int, total: int) -> Tensor:
-    step = BLOCK // 8 * 8
     codes = np.empty(total, dtype=np.int16)
+    if bits in (2, 4, 8):
+        for i in range(each := 8 // bits):
+            place = codes[i::each]
+            place[:] = raw[: place.size] >> (8 - bits * (i + 1)) & (1 << bits) - 1
+        return torch.from_numpy(codes)
+    step = BLOCK // 8 * 8
     for i in range(0, total, step):
         count = min(step, total - i)
         own = raw[i * bits // 8 : (i * bits + count * bits + 7) // 8]
         flags = np.unpackbits(own, count=count * bits).reshape(-1, bits)
         codes[i : i + count] = flags @ (1 << np.arange(bits - 1, -1, -1))
     return torch.from_numpy(codes)
+
+
+def _compressed(values: Tensor, kept: Tensor) -> Tensor:
+    """The flat values that are kept (bool), in their order: as indexing does, far faster."""
+    width = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    raw = values.contiguous().view(-1).view(width).numpy()
+    found = np.compress(kept.contiguous().view(-1).numpy(), raw)
+    return torch.from_numpy(found).view(values.dtype)
 
 
 def unpack(packed: Packed) -> Tensor:

@@ -230,9 +230,14 @@ def _by_row(scored: Scored, sparsity: float) -> Mask:
         raw = selection.keys(rows[start : start + step]).reshape(-1, width)
         block = raw & raw.dtype.type(np.iinfo(raw.dtype).max >> 1)
         key = np.partition(block, k - 1, axis=1)[:, k - 1 : k]
-        below, equal = block < key, block == key
-        ties = k - below.sum(axis=1, keepdims=True)
-        goes = below | (equal & (np.cumsum(equal, axis=1) <= ties))
-        stays[start : start + step] = ~goes
+        own = stays[start : start + step]
+        np.greater(block, key, out=own)
+        # Of the weights that equal the last one that goes, the later ones of a row stay.
+        at = np.flatnonzero(block == key)
+        row = at // width
+        missing = width - k - np.count_nonzero(own, axis=1)
+        last = np.searchsorted(row, np.arange(len(own)), side="right")
+        stay = np.arange(len(row)) >= last[row] - missing[row]
+        own.reshape(-1)[at[stay]] = True
     kept = torch.from_numpy(stays)
     return masks.pack(kept if scored.input_dim == 1 else kept.T.contiguous())

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from jdna_cli.errors import JdnaError
-from jdna_cli.sparsity import safetensors_io
+from jdna_cli.sparsity import safetensors_io, selection
 from jdna_cli.sparsity.compensation import Choice, Factor, sweep
 from jdna_cli.sparsity.safetensors_io import Writer
 
@@ -66,14 +66,16 @@ class Quantized:
     scales: Tensor  # in the weight's dtype
     zeros: Tensor | None  # uint8, where asymmetric
     grid: Grid
+    # What the codes stand for, in the dtype of the scales, where that is known already.
+    values: Tensor | None = None
 
     def decoded(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weights (out, in), in the dtype of the scales unless another is named."""
-        codes = self.grid.grouped(self.codes).float()
-        if self.zeros is not None:
-            codes = codes - self.zeros.float()[..., None]
-        values = codes * self.scales.float()[..., None]
-        return values.reshape(self.codes.shape).to(dtype or self.scales.dtype)
+        dtype = dtype or self.scales.dtype
+        if self.values is not None and dtype == self.scales.dtype:
+            return self.values
+        places = self.grid.grouped(self.codes).float()
+        return _values(places, self.scales, self.zeros).reshape(self.codes.shape).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,24 @@ def fit(weight: Tensor, grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor 
 
 def encode(weight: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
     """The nearest codes, int16, of the shape of `weight` (out, in) float32; ties to even."""
-    codes = (grid.grouped(weight) / scales.float()[..., None]).round()
+    return _places(weight, scales, zeros, grid).to(torch.int16).reshape(weight.shape)
+
+
+def _places(weight: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
+    """The nearest codes as float32, (rows, groups, size), of a weight (out, in) float32."""
+    places = (grid.grouped(weight) / scales.float()[..., None]).round_()
     if zeros is not None:
-        codes = codes + zeros.float()[..., None]
-    return codes.clamp(grid.lowest, grid.highest).to(torch.int16).reshape(weight.shape)
+        places += zeros.float()[..., None]
+    return places.clamp_(grid.lowest, grid.highest)
+
+
+def _values(places: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+    """What codes stand for, float32, of their shape (rows, groups, size) float32; changes them."""
+    if zeros is not None:
+        places -= zeros.float()[..., None]
+    places += 0.0  # no -0
+    places *= scales.float()[..., None]
+    return places
 
 
 def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
@@ -174,23 +190,26 @@ def nearest(weight: Tensor, grid: Grid, name: str) -> Quantized:
     Raises:
         JdnaError: the weight is not finite.
     """
-    if not torch.isfinite(weight).all():
+    if not selection.is_finite(weight):
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, which has no nearest value")
-    if grid.granularity == "tensor":
-        values = weight.detach().float()
-        scales, zeros = fit(values, grid, weight.dtype)
-        return Quantized(encode(values, scales, zeros, grid), scales, zeros, grid)
-    # A few channels at a time, so that they stay in the cache.
     codes = torch.empty(weight.shape, dtype=torch.int16, device=weight.device)
-    parts, step = [], max(1, ROWS // max(1, weight.shape[1]))
+    rounded, parts = torch.empty_like(weight, memory_format=torch.contiguous_format), []
+    # A few channels at a time, so that they stay in the cache.
+    step = max(1, ROWS // max(1, weight.shape[1]))
+    step = weight.shape[0] if grid.granularity == "tensor" else step
     for start in range(0, weight.shape[0], step):
-        values = weight.detach()[start : start + step].float()
-        parts.append(fit(values, grid, weight.dtype))
-        codes[start : start + step] = encode(values, *parts[-1], grid)
+        own = slice(start, start + step)
+        values = weight.detach()[own].float()
+        scales, zeros = fit(values, grid, weight.dtype)
+        places = _places(values, scales, zeros, grid)
+        codes[own] = places.reshape(values.shape)
+        rounded[own] = _values(places, scales, zeros).reshape(values.shape)
+        parts.append((scales, zeros))
     points = [zeros for _, zeros in parts if zeros is not None]
     return Quantized(
-        codes, torch.cat([s for s, _ in parts]), torch.cat(points) if points else None, grid
-    )
+        codes, torch.cat([s for s, _ in parts]), torch.cat(points) if points else None, grid,
+        rounded,
+    )  # fmt: skip
 
 
 def compensated(weight: Tensor, factor: Factor, grid: Grid, name: str) -> Quantized:

@@ -81,6 +81,21 @@ def _block_keys(raw: Keys) -> Iterator[Keys]:
         yield np.bitwise_and(block, mask, out=buffer[: block.size])
 
 
+def count_nonzero(values: Tensor) -> int:
+    """How many values are neither 0 nor -0: any shape and device; on a CPU as `keys`."""
+    if values.dtype not in _BITS or values.device.type != "cpu":
+        return int(torch.count_nonzero(values))
+    return sum(int(np.count_nonzero(block)) for block in _block_keys(keys(values)))
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; any shape and device."""
+    if values.dtype not in _BITS or values.device.type != "cpu":
+        return bool(torch.isfinite(values).all())
+    infinity = _BITS[values.dtype][3]
+    return all(int(block.max()) < infinity for block in _block_keys(keys(values)))
+
+
 def refuse_nan(name: str, score: Tensor) -> None:
     """Refuse a tensor that holds NaN, which has no rank.
 
