@@ -9,6 +9,7 @@ only one block need be on the device, and one thread runs at any time.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import queue
 import threading
@@ -154,7 +155,8 @@ class BlockWalker:
                 step = BlockTurn(block, here, self)
                 if left.pop(id(block), None) is not None:
                     yield block, step
-                for one in here:
+                # What comes after the last block, its own output and a head, nobody asks for.
+                for one in here if left else ():
                     one.advance(step.output(one))
                 block.module.to(home)
         finally:
@@ -233,19 +235,28 @@ class BlockTurn:
         """Run the block on every pass, and show the inputs of its chosen matrices.
 
         Args:
-            see: called with a parameter's name and its module's inputs (tokens, in).
+            see: called with a parameter's name and its module's inputs (tokens, in); the same
+                object where several are given the same.
             keep: whether the outputs are those that the passes go on with, whatever becomes of
                 the block's weights afterwards.
         """
         current: list[_PausedForward] = []
+        calls: list[str] = []  # of chosen matrices in this pass
+        last: list[Any] = [None, 0, None]  # inputs as they were given, their state, and their rows
+        first: list[str] = []  # in the first one
 
         def shown(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                calls.append(name)
                 (inputs,), valid = args, current[0].valid
-                if valid is not None and inputs.shape[:-1] == valid.shape:
-                    see(name, inputs[valid])
-                else:
-                    see(name, inputs.reshape(-1, inputs.shape[-1]))
+                if last[0] is not inputs or last[1] != inputs._version:
+                    masked = valid is not None and inputs.shape[:-1] == valid.shape
+                    rows = inputs[valid] if masked else inputs.reshape(-1, inputs.shape[-1])
+                    last[:] = [inputs, inputs._version, rows]
+                see(name, last[2])
+                # Each once, in the first pass as in this one: the rest tells nothing more.
+                if not keep and calls == first and len(calls) == len(hooks) == len(set(calls)):
+                    raise _Enough
 
             return hook
 
@@ -253,9 +264,12 @@ class BlockTurn:
         try:
             for one in self._here:
                 current[:] = [one]
-                output = self._walk.compute(self._block, one)
-                if keep:
-                    self._outputs[id(one)] = output
+                calls.clear()
+                with contextlib.suppress(_Enough):
+                    output = self._walk.compute(self._block, one)
+                    if keep:
+                        self._outputs[id(one)] = output
+                first, last[:] = first or list(calls), [None, 0, None]
         finally:
             for hook in hooks:
                 hook.remove()

@@ -78,8 +78,7 @@ def with_targets_of_outliers(plan: PrunePlan, context: RunContext) -> PrunePlan:
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
     ):
-        seen = Activations(products=False)
-        step.observe(seen.see, keep=True)
+        seen = _seen(step, products=False, keep=True)
         scores = []
         for there in block.chosen:
             name = names[there]
@@ -116,12 +115,21 @@ def gathered(plan: PrunePlan, context: RunContext) -> dict[str, Statistics]:
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
     ):
-        seen = Activations(products=plan.criterion.needs == "gram")
-        step.observe(seen.see, keep=True)
+        seen = _seen(step, products=plan.criterion.needs == "gram", keep=True)
         for there in block.chosen:
             known[names[there]] = _told(plan, seen, there, names[there], samples)
         told("calibrate", i + 1, len(blocks), "")
     return known
+
+
+def _seen(step: BlockTurn, *, products: bool, keep: bool) -> Activations:
+    """What the inputs of a block's matrices are."""
+    seen = Activations(products=products)
+    step.observe(seen.see, keep=keep)
+    if seen.torn:
+        seen = Activations(products=products)
+        step.observe(lambda name, inputs: seen.see(name, inputs.view_as(inputs)), keep=keep)
+    return seen
 
 
 def _told(
@@ -190,8 +198,7 @@ def _of_block(
 ) -> tuple[list[Change], list[str]]:
     """What becomes of one block's matrices, all by the block as it was, and what to say of it."""
     notes: list[str] = []
-    seen = Activations(products=plan.needs_products)
-    step.observe(seen.see, keep=not plan.spec.sequential)
+    seen = _seen(step, products=plan.needs_products, keep=not plan.spec.sequential)
     found, few = [], []
     for there in block.chosen:
         name = names[there]

@@ -6,6 +6,7 @@ run one at a time: nothing is padded, and gradients are each example's own.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,9 +125,7 @@ def _of_text(
     ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
     framed = form == forms.ENCODER and None not in ends
     width = length - 2 if framed else length
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-        "input_ids"
-    ]
+    ids = _tokenized(source.folder, source.identity, text)
     if width < 2 or len(ids) < width:
         raise RequestError(
             f"--calibration: a text of {len(ids)} tokens is shorter than one window of {length}: "
@@ -166,6 +165,15 @@ def _of_text(
         return model(**inputs, labels=labels).loss  # type: ignore[no-any-return]
 
     return Samples(spec.calibration_samples, load, loss)
+
+
+@functools.lru_cache(maxsize=1)  # it is checked before it is used
+def _tokenized(folder: Path, identity: str, text: str) -> list[int]:
+    tokenizer = Tokens(model_files.tokenizer_of(folder)).tokenizer
+    found: list[int] = tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, verbose=False
+    )["input_ids"]
+    return found
 
 
 def _inputs(form: str, window: Tensor, config: Any) -> dict[str, Tensor]:
@@ -248,9 +256,21 @@ class Activations:
         self._products = products
         self._sums: dict[str, Tensor] = {}
         self._tokens: dict[str, int] = {}
+        # Matrices that read the same inputs share one sum: that of the first of them.
+        self._first_of: dict[str, str] = {}
+        self._last: tuple[Tensor, str] | None = None
+        self.torn = False  # whether two that shared read different inputs: nothing of it counts
 
     def see(self, name: str, inputs: Tensor) -> None:
-        """Add inputs (tokens, in) of the matrix `name`."""
+        """Add inputs (tokens, in) of the matrix `name`; the same object where they are the same."""
+        again = self._last is not None and self._last[0] is inputs
+        if again and self._last is not None and name not in self._sums:
+            first = self._first_of.setdefault(name, self._last[1])
+            self.torn = self.torn or first != self._last[1]
+            self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
+            return
+        self.torn = self.torn or name in self._first_of
+        self._last = (inputs, name)
         x = inputs.float()
         self._tokens[name] = self._tokens.get(name, 0) + len(x)
         if not self._products:
@@ -267,9 +287,10 @@ class Activations:
         Raises:
             RequestError: no sample went through it.
         """
-        if seen not in self._sums:
+        first = self._first_of.get(seen, seen)
+        if first not in self._sums:
             raise unreached(name)
-        found, tokens = self._sums.pop(seen), self._tokens[seen]
+        found, tokens = self._sums[first], self._tokens[seen]
         if tokens == 0:
             # An expert that no token was routed to: nothing is known of its inputs, all are alike.
             found = (

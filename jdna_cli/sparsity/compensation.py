@@ -104,24 +104,25 @@ def sweep(weight: Tensor, factor: Factor, rule: Rule, name: str, block: int = BL
     Raises:
         JdnaError: the weight is not finite.
     """
-    rest = weight.detach().float().clone()
+    # Turned, so that each column lies in one piece.
+    rest = weight.detach().T.float().clone(memory_format=torch.contiguous_format)
     if not torch.isfinite(rest).all():
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, whose error cannot be made good")
     upper, width = factor.upper, max(1, block // rule.unit) * rule.unit
-    for start in range(0, rest.shape[1], width):
-        end = min(start + width, rest.shape[1])
-        part, own = rest[:, start:end], upper[start:end, start:end]
+    for start in range(0, len(rest), width):
+        end = min(start + width, len(rest))
+        part, own = rest[start:end], upper[start:end, start:end]
         # An input that is always zero can go for nothing: its score is zero.
         scale = torch.where(factor.dead[start:end], torch.inf, own.diagonal())
         errors = torch.empty_like(part)
-        rule.block(part, scale, start)
+        rule.block(part.T, scale, start)
         for j in range(end - start):
-            settled = rule.settle(part, scale, start, j)
-            errors[:, j] = (part[:, j] - settled) / own[j, j]
-            part[:, j:] -= errors[:, j : j + 1] * own[j, j:]
-            part[:, j] = settled
-        rest[:, end:] -= errors @ upper[start:end, end:]
-    return rest
+            settled = rule.settle(part.T, scale, start, j)
+            torch.div(part[j] - settled, own[j, j], out=errors[j])
+            part[j:] -= own[j, j:, None] * errors[j]
+            part[j] = settled
+        rest[end:] -= (errors.T @ upper[start:end, end:]).T
+    return rest.T.contiguous()
 
 
 def scores(weight: Tensor, scale: Tensor) -> Tensor:
