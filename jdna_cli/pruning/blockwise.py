@@ -34,6 +34,7 @@ from jdna_cli.sparsity import (
 )
 from jdna_cli.sparsity.criteria import Statistics, wanda
 from jdna_cli.sparsity.masks import Mask
+from jdna_cli.sparsity.parallel import each_on_one_thread
 
 LONG = 600.0  # seconds that are worth a word
 FEW_SAMPLES = 32  # what Wanda and SparseGPT lose little with
@@ -197,15 +198,19 @@ def _of_block(
     chosen: Mapping[str, Mask],
 ) -> tuple[list[Change], list[str]]:
     """What becomes of one block's matrices, all by the block as it was, and what to say of it."""
-    notes: list[str] = []
     seen = _seen(step, products=plan.needs_products, keep=not plan.spec.sequential)
-    found, few = [], []
-    for there in block.chosen:
-        name = names[there]
-        statistics = _told(plan, seen, there, name, samples)
-        if ".experts." in name and statistics.tokens < _width(plan, name):
-            few.append(statistics.tokens)
-        found.append(settled(plan, name, statistics, device, notes, chosen.get(name)))
+    own = {names[there]: _told(plan, seen, there, names[there], samples) for there in block.chosen}
+    few = [
+        x.tokens for name, x in own.items() if ".experts." in name and x.tokens < _width(plan, name)
+    ]
+
+    def settle(name: str) -> tuple[Change, list[str]]:
+        told: list[str] = []
+        return settled(plan, name, own[name], device, told, chosen.get(name)), told
+
+    by_column = device.type == "cpu" and plan.needs_products
+    done = each_on_one_thread(settle, own) if by_column else [settle(name) for name in own]
+    found, notes = [change for change, _ in done], [note for _, told in done for note in told]
     if few:
         notes.append(
             f"{block.name}: {len(few)} matrices of experts saw fewer tokens than they have inputs, "

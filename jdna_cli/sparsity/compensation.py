@@ -121,7 +121,8 @@ def sweep(weight: Tensor, factor: Factor, rule: Rule, name: str, block: int = BL
             torch.div(part[j] - settled, own[j, j], out=errors[j])
             part[j:] -= own[j, j:, None] * errors[j]
             part[j] = settled
-        rest[end:] -= (errors.T @ upper[start:end, end:]).T
+        # As rows times columns: the same product to the last bit, however many threads there are.
+        rest[end:] -= (errors.T.contiguous() @ upper[start:end, end:]).T
     return rest.T.contiguous()
 
 

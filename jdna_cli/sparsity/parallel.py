@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -31,3 +32,24 @@ def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         finally:
             for waiting in pending:
                 waiting.cancel()
+
+
+def each_on_one_thread(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """`function` of each item, in order, as many at once as torch has threads, each on one of them.
+
+    For work of many small steps, which threads within a step slow down. What comes out does not
+    depend on the number of threads.
+    """
+    with _threads_of_torch(1) as count, ThreadPoolExecutor(count) as pool:
+        return list(pool.map(function, items))
+
+
+@contextlib.contextmanager
+def _threads_of_torch(count: int) -> Iterator[int]:
+    """Torch uses so many threads meanwhile; gives how many it did."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
