@@ -246,7 +246,7 @@ def settled(
         mask = masks.pack(turned(pruned.kept))
         return Change(name, turned(found).cpu().to(weight.dtype), mask, pruned.quantized)
     kept = chosen
-    if plan.chosen_by_block:
+    if kept is None and spec.removes:
         score = score_of(plan.criterion, weight, _on_cpu(statistics))
         kept = patterns.alone(
             patterns.Scored(name, score, input_dim), plan.targets[name], spec.scope

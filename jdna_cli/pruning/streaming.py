@@ -42,7 +42,7 @@ def _rounded(plan: PrunePlan, name: str, weight: torch.Tensor, mask: masks.Mask 
     assert plan.grid is not None
     upright = plan.chosen[name] == 1
     done = quantization.nearest(weight if upright else weight.T.contiguous(), plan.grid, name)
-    decoded = done.decoded()
+    decoded = done.decoded() if done.values is None else done.values
     return Change(name, decoded if upright else decoded.T.contiguous(), mask, done)
 
 

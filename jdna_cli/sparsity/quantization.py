@@ -66,16 +66,15 @@ class Quantized:
     scales: Tensor  # in the weight's dtype
     zeros: Tensor | None  # uint8, where asymmetric
     grid: Grid
-    # What the codes stand for, in the dtype of the scales, where that is known already.
+    # What the codes stand for, in the dtype of the scales, where that is known already; whoever
+    # takes it must not change it.
     values: Tensor | None = None
 
     def decoded(self, dtype: torch.dtype | None = None) -> Tensor:
         """The weights (out, in), in the dtype of the scales unless another is named."""
-        dtype = dtype or self.scales.dtype
-        if self.values is not None and dtype == self.scales.dtype:
-            return self.values
         places = self.grid.grouped(self.codes).float()
-        return _values(places, self.scales, self.zeros).reshape(self.codes.shape).to(dtype)
+        found = _values(places, self.scales, self.zeros).reshape(self.codes.shape)
+        return found.to(dtype or self.scales.dtype)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from jdna_cli.pruning.calibration import Activations
-from jdna_cli.sparsity import criteria, masks, quantization
-from jdna_cli.sparsity.quantization import Grid, Rounding
+from jdna_cli.sparsity import criteria, masks
 
 GPU = torch.device("cuda:0")
 
@@ -41,12 +40,3 @@ def test_scores_are_computed_where_the_weight_is(name, products):
         seen.see("w", torch.empty(20, 8, device=GPU))
         known = seen.told("w", "w", 1, 0, 2)
         assert criteria.load(name).score(weight, known).device == GPU
-
-
-@pytest.mark.parametrize("grid", [Grid(4), Grid(3, True, group_size=4)])
-def test_weights_are_rounded_to_their_grid_where_they_are(grid):
-    with FakeTensorMode():
-        weight = torch.empty(6, 8, device=GPU)
-        scales, zeros = quantization.fit(weight, grid, torch.float32)
-        found = Rounding(scales, zeros, grid, 1).rounded(weight)
-        assert (found.device, found.shape) == (GPU, weight.shape)
