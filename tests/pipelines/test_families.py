@@ -52,7 +52,7 @@ KINDS_OF = {
 LONGEST = {("bart", "translation"), ("bart", "regression"), ("bart", "multiple-choice"),
            ("bert", "arithmetic"), ("t5", "question-answering"), ("t5", "arithmetic"),
            ("mistral", "classification"), ("mbart", "classification"),
-           ("deberta", "multiple-choice"),
+           ("deberta", "multiple-choice"), ("gpt2", "regression"),
            ("qwen", "translation")}  # fmt: skip
 
 

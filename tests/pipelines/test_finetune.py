@@ -190,8 +190,16 @@ def test_batches_hold_each_example_once_and_are_of_similar_length():
     assert padded < 1.1 * sum(lengths)
 
 
-@pytest.mark.parametrize("regime", ["dense", "sparse"])
-@pytest.mark.parametrize("kind", ["head", "new decoder", "likelihood", "answers"])
+@pytest.mark.parametrize(
+    ("kind", "regime"),
+    [
+        *((kind, "sparse") for kind in ("head", "new decoder", "likelihood", "answers")),
+        ("head", "dense"),
+        ("likelihood", "dense"),
+        pytest.param("new decoder", "dense", marks=pytest.mark.long),
+        pytest.param("answers", "dense", marks=pytest.mark.long),
+    ],
+)
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     jdna, bert, families, tmp_path, monkeypatch, regime, kind
 ):
