@@ -24,7 +24,7 @@ from jdna_cli.sparsity.targets import Target
 T = TypeVar("T")
 
 BLOCK = 1 << 20  # weights ranked at a time
-GROUPS = 1 << 16  # groups ranked at a time: what a core's cache holds
+GROUPS = 1 << 17  # groups ranked at a time: what a core's cache holds
 
 
 @dataclass(frozen=True)
