@@ -65,6 +65,16 @@ def existing(folder: Path) -> Path:
     return next(path for path in [folder, *folder.absolute().parents] if path.exists())
 
 
+def require_new(out: Path) -> None:
+    """Refuse a folder that has something in it already.
+
+    Raises:
+        RequestError: it has, or is no folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RequestError(f"--out: {out} is not empty, name a new folder")
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Refuse a run whose files will not fit.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.console import place, say, tell
+from jdna_cli.models.formats import FORMATS
 from jdna_cli.reports.query import short
 from jdna_cli.results import LayerSparsity, Need, Outcome, Planned
 from jdna_cli.runs.recording import RecordedRun
@@ -58,9 +59,6 @@ _COLUMNS = (
     "remark",
     "error",
 )
-
-
-RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def run_as_json(run: Run) -> dict[str, Any]:
@@ -225,7 +223,7 @@ def _taught(run: Run) -> str:
 
 def export_lines(run: Run, outcome: Outcome) -> list[str]:
     """Whether another runtime gives the same, and how long it takes."""
-    metrics, name = outcome.metrics, RUNTIMES[run.spec["format"]]
+    metrics, name = outcome.metrics, FORMATS[run.spec["format"]].runtime
     there, here = (
         " ".join(
             [f"{metrics[f'time/{who}latency_ms']:.2f} ms", "({:.2f} – {:.2f})".format(

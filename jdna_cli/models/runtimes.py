@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from jdna_cli.errors import RequestError
 from jdna_cli.models import loading, model_files
+from jdna_cli.models.formats import FORMATS, Format
 from jdna_cli.models.quiet import transformers
 from jdna_cli.specs import ModelSource
 
@@ -102,10 +103,9 @@ def graph_of(source: ModelSource) -> Graph:
 
 @dataclass(frozen=True)
 class Runtime:
-    """A format of files, and who runs them."""
+    """How files of a format are written, and opened."""
 
-    name: str
-    packages: tuple[str, ...]  # by the names they are imported by
+    format: Format
     write: Callable[[Graph, Path], None]  # into a folder that is there
     open: Callable[[Path, int], Call]  # of such a folder, to be run by so many threads
 
@@ -117,7 +117,7 @@ def runtime(name: str) -> Runtime:
         RequestError: what it needs is not installed.
     """
     found = RUNTIMES[name]
-    missing = [one for one in found.packages if importlib.util.find_spec(one) is None]
+    missing = [one for one in found.format.packages if importlib.util.find_spec(one) is None]
     if missing:
         raise RequestError(
             f"--format {name} needs the extra `{name}`: pip install 'jdna[{name}]' "
@@ -138,7 +138,7 @@ def _to_onnx(graph: Graph, folder: Path) -> None:
             dynamic_shapes={"tensors": tuple(dims for _ in graph.inputs)},
         )  # fmt: skip
         assert program is not None
-        program.save(str(folder / "model.onnx"), external_data=weights > LARGE)
+        program.save(str(folder / FORMATS["onnx"].file), external_data=weights > LARGE)
 
 
 def _open_onnx(folder: Path, threads: int) -> Call:
@@ -147,7 +147,7 @@ def _open_onnx(folder: Path, threads: int) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(
-        folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+        folder / FORMATS["onnx"].file, options, providers=["CPUExecutionProvider"]
     )
 
     def call(inputs: Inputs) -> Tensor:
@@ -169,7 +169,7 @@ def _to_openvino(graph: Graph, folder: Path) -> None:
         )  # fmt: skip
     for name, own in zip(graph.inputs, found.inputs, strict=True):
         own.get_tensor().set_names({name})
-    openvino.save_model(found, folder / "model.xml", compress_to_fp16=False)
+    openvino.save_model(found, folder / FORMATS["openvino"].file, compress_to_fp16=False)
 
 
 def _open_openvino(folder: Path, threads: int) -> Call:
@@ -181,7 +181,7 @@ def _open_openvino(folder: Path, threads: int) -> Call:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", dict(asked))
+    compiled = openvino.Core().compile_model(folder / FORMATS["openvino"].file, "CPU", dict(asked))
 
     def call(inputs: Inputs) -> Tensor:
         return torch.from_numpy(compiled({name: x.numpy() for name, x in inputs.items()})[0].copy())
@@ -203,6 +203,6 @@ def _quietly() -> Iterator[None]:
 
 
 RUNTIMES = {
-    "onnx": Runtime("ONNX Runtime", ("onnxruntime", "onnxscript"), _to_onnx, _open_onnx),
-    "openvino": Runtime("OpenVINO", ("openvino",), _to_openvino, _open_openvino),
+    "onnx": Runtime(FORMATS["onnx"], _to_onnx, _open_onnx),
+    "openvino": Runtime(FORMATS["openvino"], _to_openvino, _open_openvino),
 }

@@ -49,12 +49,12 @@ def export(spec: ExportSpec, source: ModelSource, context: RunContext) -> Outcom
     context.phase("loading the model")
     graph = runtimes.graph_of(source)
     with whole(context.folder, context.confirm) as target:
-        context.phase(f"writing for {runtime.name}")
+        context.phase(f"writing for {runtime.format.runtime}")
         runtime.write(graph, target)
         written = model_files.size(target.iterdir())
-        context.phase(f"opening by {runtime.name}")
+        context.phase(f"opening by {runtime.format.runtime}")
         call = runtime.open(target, torch.get_num_threads())
-        difference = _difference(graph, call, spec, runtime.name)
+        difference = _difference(graph, call, spec, runtime.format.runtime)
         there, here = _times(graph, call, spec, context)
         outcome = Outcome(
             measurements=(

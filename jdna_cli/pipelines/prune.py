@@ -123,11 +123,9 @@ def _changes(
     spec = plan.spec
     if plan.blockwise or plan.criterion.calibrated:
         from jdna_cli.pruning import blockwise
-    if plan.chosen_by_block:
+    if plan.blockwise and (plan.chosen_by_block or not spec.removes):
         return blockwise.changes(plan, context, notes, {})
     if not spec.removes:
-        if plan.blockwise:
-            return blockwise.changes(plan, context, notes, {})
         return streaming.rounded(plan)
     in_pieces = plan.criterion.parts == "same" and not spec.packed and plan.grid is None
     if in_pieces and spec.sparsity is not None and spec.scope == "global":

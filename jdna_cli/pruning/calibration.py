@@ -258,15 +258,14 @@ class Activations:
         self._tokens: dict[str, int] = {}
         # Matrices that read the same inputs share one sum: that of the first of them.
         self._first_of: dict[str, str] = {}
-        self._last: tuple[Tensor, str] | None = None
+        self._last: tuple[Tensor | None, str] = (None, "")
         self.torn = False  # whether two that shared read different inputs: nothing of it counts
 
     def see(self, name: str, inputs: Tensor) -> None:
         """Add inputs (tokens, in) of the matrix `name`; the same object where they are the same."""
-        again = self._last is not None and self._last[0] is inputs
-        if again and self._last is not None and name not in self._sums:
-            first = self._first_of.setdefault(name, self._last[1])
-            self.torn = self.torn or first != self._last[1]
+        given, giver = self._last
+        if given is inputs and name not in self._sums:
+            self.torn = self.torn or self._first_of.setdefault(name, giver) != giver
             self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
             return
         self.torn = self.torn or name in self._first_of

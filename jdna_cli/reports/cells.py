@@ -267,17 +267,14 @@ def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...])
         recipe: {name: value for name, value in one.spec.items() if name not in ignored}
         for recipe, one in firsts.items()
     }
-    families = {
-        recipe: json.dumps({n: v for n, v in spec.items() if n not in without}, sort_keys=True)
-        for recipe, spec in own.items()
+    plain_specs = {
+        recipe: {n: v for n, v in spec.items() if n not in without} for recipe, spec in own.items()
     }
+    families = {r: json.dumps(spec, sort_keys=True) for r, spec in plain_specs.items()}
     there: defaultdict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     # Recipes of which the same was asked: data, model or rule have changed between them.
     twins: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     splits: defaultdict[str, set[str]] = defaultdict(set)
-    plain_specs = {
-        recipe: {n: v for n, v in spec.items() if n not in without} for recipe, spec in own.items()
-    }
     texts = {recipe: json.dumps(spec, sort_keys=True) for recipe, spec in own.items()}
     # All that a label depends on: the same for all levels of what is taken, and their seeds.
     kinds: dict[str, dict[tuple[str, str, str], dict[Any, str]]] = {}

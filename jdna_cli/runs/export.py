@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli import specs
-from jdna_cli.errors import RequestError
+from jdna_cli.files import require_new
+from jdna_cli.models.formats import FORMATS
 from jdna_cli.runs.model_lookup import Located, locate
 from jdna_cli.runs.recording import Execution, OpenWorkspace, RecordedRun, Request, run
 from jdna_cli.specs import ExportSpec
 from jdna_cli.store.ledger import NewRun
-
-WRITTEN = {"onnx": "model.onnx", "openvino": "model.xml"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class ExportRequest(Request):
 
     def is_answered_by(self, run: Any) -> bool:
         """Whether its file is there."""
-        return (self.workspace.ledger.folder(run) / WRITTEN[self.spec.format]).is_file()
+        return (self.workspace.ledger.folder(run) / FORMATS[self.spec.format].file).is_file()
 
     def prepare(self) -> Execution:
         """Check the runtime, the model, and the folder."""
@@ -37,8 +36,8 @@ class ExportRequest(Request):
 
         spec, located, out = self.spec, self.located, self.out
         export.check(spec, located.source)
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RequestError(f"--out: {out} is not empty, name a new folder")
+        if out is not None:
+            require_new(out)
         columns = {**located.columns, "recipe": located.recipe}
         return Execution(
             NewRun(spec, self.fingerprint, columns, located.number),

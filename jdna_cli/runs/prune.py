@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from jdna_cli import specs
 from jdna_cli.errors import RequestError
+from jdna_cli.files import require_new
 from jdna_cli.results import Need, Planned
 from jdna_cli.runs.model_lookup import Located, locate
 from jdna_cli.runs.recording import (
@@ -121,8 +122,8 @@ class PruneRequest(Request):
 
         spec, located, out = self.spec, self.located, self.out
         prune.check_prune(spec, located.source, self.workspace.data_dir)
-        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RequestError(f"--out: {out} is not empty, name a new folder")
+        if out is not None:
+            require_new(out)
         of_run = {
             **{name: located.columns[name] for name in ("model", "model_identity")},
             "recipe": located.recipe,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -40,16 +39,10 @@ def each_on_one_thread(function: Callable[[A], B], items: Iterable[A]) -> list[B
     For work of many small steps, which threads within a step slow down. What comes out does not
     depend on the number of threads.
     """
-    with _threads_of_torch(1) as count, ThreadPoolExecutor(count) as pool:
-        return list(pool.map(function, items))
-
-
-@contextlib.contextmanager
-def _threads_of_torch(count: int) -> Iterator[int]:
-    """Torch uses so many threads meanwhile; gives how many it did."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        yield before
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
