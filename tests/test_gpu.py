@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from jdna_cli.pruning.calibration import Activations
+from jdna_cli.sparsity import compensation, quantization
+from jdna_cli.sparsity.quantization import Grid
 from jdna_cli.sparsity.regimes import REGIMES
 from tests import toys
 from tests.conftest import QUICK, run_jdna
@@ -93,3 +97,45 @@ def test_iterative_rounds_reach_the_exact_sparsity(both, bert, tmp_path):
     asked = ("--sparsity", 0.5, "--schedule", "iterative", "--schedule-rounds", 3)
     there, here = both("finetune", bert, *asked, *QUICK)
     assert there["run"]["sparsity_reached"] == here["run"]["sparsity_reached"]
+
+
+CHOICES = {
+    "2:4": lambda weight: compensation.NOfM(weight, 2, 4),
+    "50 %": lambda weight: compensation.Share(weight, 0.5),
+    "4 bits": compensation.Choice,
+}
+
+
+@pytest.mark.parametrize("rule", [*CHOICES, "2:4 and 4 bits"])
+def test_columns_whose_steps_are_recorded_are_settled_alike(monkeypatch, rule):
+    torch.manual_seed(0)
+    inputs = torch.randn(3000, 1000) @ torch.randn(1000, 1000)
+    weight, gram = torch.randn(96, 1000), inputs.T @ inputs
+    weight[torch.rand_like(weight) < 0.1] = 0
+    grid = Grid(4, group_size=40) if "bits" in rule else None
+
+    def settled(device):
+        own = weight.to(device)
+        factor = compensation.factor(gram.to(device), "w")
+        choice = CHOICES[rule.partition(" and ")[0]](own)
+        asked = choice if grid is None else quantization.OntoGrid(own, grid, choice)
+        changed = compensation.sweep(own, factor, asked, "w")
+        assert grid is None or torch.equal(asked.result().decoded(), changed)
+        return changed.cpu(), choice.kept().cpu()
+
+    here, recorded = settled("cpu"), settled("cuda")
+    monkeypatch.setattr(compensation, "WORTH_RECORDING", 10**9)
+    step_by_step = settled("cuda")
+    assert all(map(torch.equal, recorded, step_by_step))
+    assert float((recorded[1] != here[1]).float().mean()) < 0.01
+    assert float((recorded[0] - here[0]).norm() / here[0].norm()) < 0.1
+
+
+def test_16_bit_inputs_are_multiplied_as_exactly_as_float32_ones():
+    inputs = torch.randn(4000, 300, device="cuda").bfloat16()
+    seen = Activations(products=True)
+    for part in inputs.split(1000):
+        seen.see("w", part)
+    known = seen.told("w", "w", 1, 0, 4).gram
+    expected = inputs.double().T @ inputs.double()
+    assert float((known - expected).norm() / expected.norm()) < 1e-5

@@ -248,6 +248,19 @@ def unreached(name: str) -> RequestError:
     )
 
 
+def _exact(inputs: Tensor) -> bool:
+    """Whether a GPU multiplies these as they are without an error, and adds up in float32."""
+    return inputs.is_cuda and inputs.dtype == torch.bfloat16
+
+
+def _products_of(inputs: Tensor) -> Tensor:
+    """X Xᵀ (in, in) float32, of inputs (tokens, in)."""
+    if _exact(inputs):  # ten times as fast as in float32
+        return torch.mm(inputs.T, inputs, out_dtype=torch.float32)
+    x = inputs.float()
+    return x.T @ x
+
+
 class Activations:
     """Norms, or products, of the inputs of some matrices, summed over calibration tokens."""
 
@@ -270,15 +283,17 @@ class Activations:
             return
         self.torn = self.torn or name in self._first_of
         self._last = (inputs, name)
-        x = inputs.float()
-        self._tokens[name] = self._tokens.get(name, 0) + len(x)
+        self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
         if not self._products:
-            found = x.square().sum(0).double()
+            found = inputs.float().square().sum(0).double()
             self._sums[name] = self._sums[name] + found if name in self._sums else found
-        elif name in self._sums:
-            self._sums[name].addmm_(x.T, x)
+        elif name not in self._sums:
+            self._sums[name] = _products_of(inputs)
+        elif _exact(inputs):
+            self._sums[name] += _products_of(inputs)
         else:
-            self._sums[name] = x.T @ x
+            x = inputs.float()
+            self._sums[name].addmm_(x.T, x)
 
     def told(self, seen: str, name: str, input_dim: int, seed: int, examples: int) -> Statistics:
         """What a criterion is told of the matrix that was seen as `seen`, under its own name.

@@ -10,6 +10,7 @@ arXiv 2301.00774), algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK = 128  # columns between two updates of all that is to the right
 DAMPING = 0.01  # of the mean diagonal of H
 ESCALATIONS = 6  # tenfold each
+WORTH_RECORDING = 3  # blocks of one tensor, at least
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,27 @@ class Pruned(NamedTuple):
 
 
 class Rule(Protocol):
-    """Says what becomes of each column when its turn comes."""
+    """Says what becomes of each column when its turn comes.
 
-    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+    `settle` must be the same steps on the same memory for every block of one width, whatever the
+    values: on a GPU they are recorded once, and repeated.
+    """
+
+    def open(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """Before a block of columns from `start`: weight (out, b) as it is by now, scale (b,)."""
 
-    def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
+    def settle(self, weight: Tensor, scale: Tensor, j: int) -> Tensor:
         """Final value (out,) of column j of the block."""
+
+    def close(self) -> None:
+        """After the block."""
 
     @property
     def unit(self) -> int:
         """Columns that are to be in one block."""
+
+
+Settle = Callable[[Rule, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def factor(gram: Tensor, name: str) -> Factor:
@@ -109,21 +121,70 @@ def sweep(weight: Tensor, factor: Factor, rule: Rule, name: str, block: int = BL
     if not torch.isfinite(rest).all():
         raise JdnaError(f"tensor {name!r} holds NaN or infinity, whose error cannot be made good")
     upper, width = factor.upper, max(1, block // rule.unit) * rule.unit
+    settle: Settle = (
+        _Recorded() if rest.is_cuda and len(rest) > WORTH_RECORDING * width else _settle
+    )
     for start in range(0, len(rest), width):
         end = min(start + width, len(rest))
         part, own = rest[start:end], upper[start:end, start:end]
         # An input that is always zero can go for nothing: its score is zero.
         scale = torch.where(factor.dead[start:end], torch.inf, own.diagonal())
         errors = torch.empty_like(part)
-        rule.block(part.T, scale, start)
-        for j in range(end - start):
-            settled = rule.settle(part.T, scale, start, j)
-            torch.div(part[j] - settled, own[j, j], out=errors[j])
-            part[j:] -= own[j, j:, None] * errors[j]
-            part[j] = settled
+        rule.open(part.T, scale, start)
+        settle(rule, part, own, scale, errors)
+        rule.close()
         # As rows times columns: the same product to the last bit, however many threads there are.
         rest[end:] -= (errors.T.contiguous() @ upper[start:end, end:]).T
     return rest.T.contiguous()
+
+
+def _settle(rule: Rule, part: Tensor, own: Tensor, scale: Tensor, errors: Tensor) -> None:
+    """Settle the columns of a block, `part` (b, out) in place; `errors` (b, out) is written."""
+    for j in range(len(part)):
+        settled = rule.settle(part.T, scale, j)
+        torch.div(part[j] - settled, own[j, j], out=errors[j])
+        part[j:] -= own[j, j:, None] * errors[j]
+        part[j] = settled
+
+
+class _Recorded:
+    """The same on a GPU, which is told some thousand small steps more slowly than it does them.
+
+    They are recorded at the second block and repeated for all that have its shape.
+    """
+
+    def __init__(self) -> None:
+        self._places: tuple[Tensor, ...] = ()
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(
+        self, rule: Rule, part: Tensor, own: Tensor, scale: Tensor, errors: Tensor
+    ) -> None:
+        given = (part, own, scale, errors)
+        if not self._places or part.shape != self._places[0].shape:
+            _settle(rule, *given)
+            self._places = self._places or tuple(tensor.clone() for tensor in given)
+            return
+        for place, tensor in zip(self._places, given, strict=True):
+            place.copy_(tensor)
+        if self._graph is None:
+            self._graph = self._record(rule)
+        self._graph.replay()
+        part.copy_(self._places[0])
+        errors.copy_(self._places[3])
+
+    def _record(self, rule: Rule) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                _settle(rule, *self._places)
+            finally:
+                graph.capture_end()
+        torch.cuda.synchronize()
+        return graph
 
 
 def scores(weight: Tensor, scale: Tensor) -> Tensor:
@@ -136,7 +197,10 @@ class Choice:
 
     def __init__(self, weight: Tensor) -> None:
         """Nothing is chosen yet of `weight` (out, in), as it is before the first column."""
-        self._zero = weight == 0
+        # Turned, as the weights are: (in, out), and (b, out) of the block.
+        self._zero = (weight == 0).T.contiguous()
+        self._nothing = torch.zeros((), device=weight.device)
+        self._own = self._removed = self._gone = self._zero[:0]
         self._parts: list[Tensor] = []
 
     @property
@@ -146,21 +210,30 @@ class Choice:
 
     def kept(self) -> Tensor:
         """(out, in) bool."""
-        return torch.cat(self._parts, dim=1)
+        return ~torch.cat(self._parts).T.contiguous()
 
-    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+    def open(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """All is kept."""
-        self._parts.append(torch.ones_like(weight, dtype=torch.bool))
+        self._take(self._zero[start : start + weight.shape[1]], None)
 
-    def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
+    def settle(self, weight: Tensor, scale: Tensor, j: int) -> Tensor:
         """The weight where it is kept, else zero."""
-        held = ~self._parts[-1][:, j] | self._zero[:, start + j]
-        return torch.where(held, torch.zeros((), device=weight.device), weight[:, j])
+        return torch.where(self._gone[j], self._nothing, weight[:, j])
 
-    def _scores(self, weight: Tensor, scale: Tensor, start: int) -> Tensor:
-        """Scores of columns from `start`: lowest where nothing can be lost."""
-        own = self._zero[:, start : start + weight.shape[1]]
-        return scores(weight, scale).masked_fill(own, -1.0)
+    def close(self) -> None:
+        """Remember what was chosen."""
+        self._parts.append(self._removed.clone())
+
+    def _take(self, zero: Tensor, removed: Tensor | None) -> None:
+        """Set the block's masks (b, out), in the same memory as those of the last one."""
+        if len(self._own) != len(zero):
+            self._own, self._removed, self._gone = (torch.empty_like(zero) for _ in range(3))
+        self._own.copy_(zero)
+        if removed is None:
+            self._removed.zero_()
+        else:
+            self._removed.copy_(removed)
+        torch.logical_or(self._own, self._removed, out=self._gone)
 
 
 class Share(Choice):
@@ -170,14 +243,15 @@ class Share(Choice):
         super().__init__(weight)
         self._sparsity = sparsity
 
-    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+    def open(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """Choose the block's share, so that shares add up; of equal scores the first go."""
         rows, end = weight.shape[0], start + weight.shape[1]
         count = round(self._sparsity * rows * end) - round(self._sparsity * rows * start)
-        kept = torch.ones(weight.numel(), dtype=torch.bool, device=weight.device)
-        order = self._scores(weight, scale, start).flatten().argsort(stable=True)
-        kept[order[:count]] = False
-        self._parts.append(kept.view_as(weight))
+        zero = self._zero[start:end]
+        removed = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+        order = _lowest_if(scores(weight, scale), zero).flatten().argsort(stable=True)
+        removed[order[:count]] = True
+        self._take(zero, removed.view_as(weight).T)
 
 
 class NOfM(Choice):
@@ -192,11 +266,17 @@ class NOfM(Choice):
         """Whole groups."""
         return self._m
 
-    def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
+    def settle(self, weight: Tensor, scale: Tensor, j: int) -> Tensor:
         """Choose at the beginning of a group; of equal scores the first stay."""
         if j % self._m == 0:
             own = slice(j, j + self._m)
-            known = self._scores(weight[:, own], scale[own], start + j)
+            known = _lowest_if(scores(weight[:, own], scale[own]), self._own[own])
             order = known.argsort(dim=1, descending=True, stable=True)
-            self._parts[-1][:, own].scatter_(1, order[:, self._n :], False)
-        return super().settle(weight, scale, start, j)
+            self._removed[own].T.scatter_(1, order[:, self._n :], True)
+            torch.logical_or(self._own[own], self._removed[own], out=self._gone[own])
+        return super().settle(weight, scale, j)
+
+
+def _lowest_if(scores: Tensor, zero: Tensor) -> Tensor:
+    """Scores (out, b), lowest where nothing can be lost: where `zero` (b, out)."""
+    return scores.masked_fill(zero.T, -1.0)

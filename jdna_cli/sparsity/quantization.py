@@ -245,38 +245,50 @@ class OntoGrid:
             choice: what is kept.
         """
         self._grid, self._dtype, self._choice = grid, weight.dtype, choice
-        self._codes = torch.empty(weight.shape, dtype=torch.int16, device=weight.device)
         self._parts: list[tuple[Tensor, Tensor | None]] = []
         self._column = Grid(grid.bits, grid.asymmetric)  # a column's group, one weight wide
+        self._codes: list[Tensor] = []  # (b, out) of each block
+        self._own = torch.empty((0, weight.shape[0]), dtype=torch.int16, device=weight.device)
+        self._groups: dict[int, tuple[Tensor, Tensor | None]] = {}  # of the block, by first column
         if grid.group_size is None:
-            scales, zeros = fit(weight.detach().float(), grid, weight.dtype)
-            self._parts.append((scales, zeros))
+            self._parts.append(fit(weight.detach().float(), grid, weight.dtype))
 
     @property
     def unit(self) -> int:
         """Whole groups."""
         return math.lcm(self._grid.group_size or 1, self._choice.unit)
 
-    def block(self, weight: Tensor, scale: Tensor, start: int) -> None:
+    def open(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """As the choice does."""
-        self._choice.block(weight, scale, start)
+        self._choice.open(weight, scale, start)
+        if len(self._own) != weight.shape[1]:
+            self._own = self._own.new_empty(weight.shape[::-1])
+            self._groups.clear()
 
-    def settle(self, weight: Tensor, scale: Tensor, start: int, j: int) -> Tensor:
+    def settle(self, weight: Tensor, scale: Tensor, j: int) -> Tensor:
         """The nearest value of the column's group as it is by now; zero where it is not kept."""
-        left = self._choice.settle(weight, scale, start, j)
+        left = self._choice.settle(weight, scale, j)
         size = self._grid.group_size
         if size is not None and j % size == 0:
-            self._parts.append(fit(weight[:, j : j + size], self._column, self._dtype))
-        scales, zeros = self._parts[-1]
+            self._groups[j] = fit(weight[:, j : j + size], self._column, self._dtype)
+        scales, zeros = self._parts[0] if size is None else self._groups[j - j % size]
         rows = weight.shape[0]
         scales = scales.expand(rows, 1)
         zeros = None if zeros is None else zeros.expand(rows, 1)
         codes = encode(left[:, None], scales, zeros, self._column)
-        self._codes[:, start + j] = codes[:, 0]
+        self._own[j] = codes[:, 0]
         return Quantized(codes, scales, zeros, self._column).decoded()[:, 0].float()
+
+    def close(self) -> None:
+        """Remember the block's codes and grids."""
+        self._choice.close()
+        self._codes.append(self._own.clone())
+        for scales, zeros in self._groups.values():
+            self._parts.append((scales.clone(), None if zeros is None else zeros.clone()))
 
     def result(self) -> Quantized:
         """The whole tensor."""
         scales = torch.cat([scales for scales, _ in self._parts], dim=1)
         zeros = [zeros for _, zeros in self._parts if zeros is not None]
-        return Quantized(self._codes, scales, torch.cat(zeros, 1) if zeros else None, self._grid)
+        codes = torch.cat(self._codes).T.contiguous()
+        return Quantized(codes, scales, torch.cat(zeros, 1) if zeros else None, self._grid)

@@ -33,7 +33,6 @@ Where a model is divided among processes, each holds its own rows of every weigh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -208,15 +207,15 @@ class Constraint:
                     f"held weights of {name!r} had changed by step {step}: a bug in jdna"
                 )
 
-    def _digest(self, name: str) -> str:
-        """SHA-256 of the held weights' bits."""
-        from jdna_cli.sparsity.masks import clear_
+    def _digest(self, name: str) -> int:
+        """A sum over the held weights' bits, where the weight is."""
+        from jdna_cli.sparsity.masks import digest
         from jdna_cli.sparsity.shards import local
 
         own = local(self._weights[name].detach())
-        held = own.cpu().clone(memory_format=_contiguous())
-        clear_(held, self._free[name].inverted())
-        return hashlib.sha256(held.view(-1).numpy().tobytes()).hexdigest()
+        free = own.clone(memory_format=_contiguous())
+        self._erasers[name](free)
+        return digest(own, free)
 
 
 class OnGrid(Constraint):

@@ -63,3 +63,16 @@ def test_the_eraser_of_other_devices_does_what_the_packed_one_does():
     assert torch.equal(ours != 0, kept)
     masks.mask_applier(meta, mask)(meta)  # the path of devices without packed multiplication runs
     assert meta.shape == mask.shape
+
+
+@given(st.data())
+def test_a_digest_tells_of_any_one_bit_that_differs(data):
+    dtype, bits = data.draw(st.sampled_from([(torch.float32, 32), (torch.bfloat16, 16)]))
+    width = {16: torch.int16, 32: torch.int32}[bits]
+    one = torch.randn(data.draw(st.integers(1, 300)), generator=torch.manual_seed(0)).to(dtype)
+    place, bit = data.draw(st.integers(0, len(one) - 1)), data.draw(st.integers(0, bits - 1))
+    other = one.clone()
+    assert masks.digest(one, other) == 0
+    other.view(width)[place] ^= torch.tensor(1 << bit if bit < bits - 1 else -(1 << bit))
+    assert masks.digest(one, other) != 0
+    assert masks.digest(one, torch.zeros_like(one)) != masks.digest(other, torch.zeros_like(one))
