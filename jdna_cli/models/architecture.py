@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jdna_cli import __version__
+from jdna_cli.compute.versions import version
 from jdna_cli.errors import RequestError
 
 MOST_LAYERS = 2000
@@ -51,7 +51,7 @@ def architecture(folder: Path) -> Architecture:
         config = (folder / "config.json").read_bytes()
     except OSError as error:
         raise RequestError(f"{folder}/config.json cannot be read: {error.strerror}") from None
-    versions = f"{__version__} {metadata.version('transformers')} {metadata.version('torch')}"
+    versions = f"{__version__} {version('transformers')} {version('torch')}"
     # What this file makes of an architecture is part of the name.
     rules = Path(__file__).read_bytes()
     return _known(hashlib.sha256(versions.encode() + rules + config).hexdigest(), folder)

@@ -15,7 +15,7 @@ from torch import Tensor
 from jdna_cli.compute import devices, distributed, processes
 from jdna_cli.errors import RequestError
 from jdna_cli.files import require_space, whole
-from jdna_cli.models import model_files
+from jdna_cli.models import loading, model_files
 from jdna_cli.models.parameters import match_names, parameters_by_name
 from jdna_cli.pipelines import model_card
 from jdna_cli.pipelines.run_files import write_predictions, write_records
@@ -245,6 +245,8 @@ def _start(
     on_grid = regime.holds == "grid"
     masked = regime.needs_mask or (on_grid and source.mask is not None)
     found = _masks_for(model, source) if masked and spec.schedule == "one-shot" else {}
+    if device.type == "cpu" and spec.lora is None:
+        loading.take_memory_(model)
     parameters = parameters_by_name(model)
     start_({name: parameters[name] for name in found}, found, regime, spec.seed)
     if distributed.is_sharded():

@@ -150,14 +150,18 @@ class BlockWalker:
                     missing = next(iter(left.values()))
                     raise JdnaError(f"no calibration sample reaches {missing.name!r}")
                 here = [p for p in self._passes if p.at is block]
-                home = next(block.module.parameters()).device
+                homes = {parameter: parameter.data for parameter in block.module.parameters()}
+                home = next(iter(homes)).device
                 block.module.to(self._device)
-                step = BlockTurn(block, here, self)
+                step = BlockTurn(block, here, self, homes)
                 if left.pop(id(block), None) is not None:
                     yield block, step
                 # What comes after the last block, its own output and a head, nobody asks for.
                 for one in here if left else ():
                     one.advance(step.output(one))
+                # Nothing is fetched from the device: what was changed there came from here.
+                for parameter, values in homes.items():
+                    parameter.data = values
                 block.module.to(home)
         finally:
             undo()
@@ -227,9 +231,27 @@ def _this_pass() -> _PausedForward:
 class BlockTurn:
     """One block's turn: run it on all passes, as often as is wanted."""
 
-    def __init__(self, block: Block, here: list[_PausedForward], walk: BlockWalker) -> None:
-        self._block, self._here, self._walk = block, here, walk
+    def __init__(
+        self,
+        block: Block,
+        here: list[_PausedForward],
+        walk: BlockWalker,
+        homes: dict[nn.Parameter, torch.Tensor],
+    ) -> None:
+        self._block, self._here, self._walk, self._homes = block, here, walk, homes
         self._outputs: dict[int, Any] = {}
+
+    def put(self, name: str, values: torch.Tensor) -> None:
+        """Give one of the chosen matrices other values, which nobody may change afterwards.
+
+        Args:
+            name: of the parameter.
+            values: of its shape, on the CPU.
+        """
+        parameter = self._block.chosen[name].get_parameter(name.rpartition(".")[2])
+        parameter.data.copy_(values)
+        if self._homes[parameter].device != parameter.device:
+            self._homes[parameter] = values.to(parameter.dtype)
 
     def observe(self, see: Callable[[str, torch.Tensor], None], *, keep: bool) -> None:
         """Run the block on every pass, and show the inputs of its chosen matrices.

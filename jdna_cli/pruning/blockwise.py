@@ -153,7 +153,9 @@ def changes(
     model, device, samples = _loaded(plan, context, gradients=False)
     names = {there: name for name, (there, _) in _parameters(plan, model).items()}
     blocks = find(model, list(names))
-    finished = FinishedBlocks(context.work, context.fingerprint, plan.grid)
+    moves = plan.criterion.prune_layer is not None or plan.grid is not None
+    original = None if moves else lambda name: safetensors_io.read(plan.stored[name])
+    finished = FinishedBlocks(context.work, context.fingerprint, plan.grid, original)
     began = time.monotonic()
     for i, (block, step) in enumerate(
         BlockWalker(model, blocks, samples.passes(model, device), device)
@@ -166,11 +168,10 @@ def changes(
         else:
             own, told = _of_block(plan, block, step, names, samples, device, chosen)
             finished.save(i, own, told)
-        modules = {names[there]: (there, module) for there, module in block.chosen.items()}
+        places = {names[there]: there for there in block.chosen}
         for change in own:
-            there, module = modules[change.name]
             assert change.tensor is not None
-            module.get_parameter(there.rpartition(".")[2]).data.copy_(change.tensor)
+            step.put(places[change.name], change.tensor)
             yield change
         notes += told
         note = _long(plan, (time.monotonic() - began) * len(blocks)) if i == 0 else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jdna_cli.files import sha256, whole
 from jdna_cli.pruning.changes import Change
+from jdna_cli.sparsity import masks
 from jdna_cli.sparsity.masks import Mask
 from jdna_cli.sparsity.quantization import Grid, Quantized
 
@@ -27,15 +28,24 @@ _TENSORS, _STATE = "changes.safetensors", "state.json"
 class FinishedBlocks:
     """The finished blocks of one request, below a folder of its run."""
 
-    def __init__(self, folder: Path, fingerprint: str, grid: Grid | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        grid: Grid | None,
+        original: Callable[[str], Tensor] | None,
+    ) -> None:
         """Set up.
 
         Args:
             folder: of what the run leaves until it is done.
             fingerprint: of the request: another's blocks are not taken.
             grid: of rounded weights; None where weights are pruned.
+            original: the values before, by a matrix's name, where those that are kept stay what
+                they were: then the masks alone are written.
         """
         self._folder, self._fingerprint, self._grid = folder, fingerprint, grid
+        self._original = original
 
     def save(self, block: int, changes: Sequence[Change], notes: Sequence[str]) -> None:
         """Keep what has become of a block's matrices, and what is to be told of them."""
@@ -43,7 +53,9 @@ class FinishedBlocks:
         told: list[dict[str, Any]] = []
         for i, change in enumerate(changes):
             assert change.tensor is not None
-            parts: dict[str, Tensor | None] = {"tensor": change.tensor}
+            parts: dict[str, Tensor | None] = {}
+            if self._original is None:
+                parts["tensor"] = change.tensor
             if change.mask is not None:
                 parts["mask"] = torch.from_numpy(change.mask.bits)
             if change.quantized is not None:
@@ -90,4 +102,9 @@ class FinishedBlocks:
             assert self._grid is not None
             codes, scales = tensors[f"{i}.codes"], tensors[f"{i}.scales"]
             quantized = Quantized(codes, scales, tensors.get(f"{i}.zeros"), self._grid)
-        return Change(told["name"], tensors[f"{i}.tensor"], mask, quantized)
+        if self._original is None:
+            return Change(told["name"], tensors[f"{i}.tensor"], mask, quantized)
+        assert mask is not None
+        weight = self._original(told["name"])
+        masks.clear_(weight, mask)
+        return Change(told["name"], weight, mask)

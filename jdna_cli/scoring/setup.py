@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def scorer_for(
     """
     config = model_files.config_of(source.folder)
     fitting = forms.choose(task, config, new_head=isinstance(spec, FinetuneSpec))
-    tokenizer = model_files.tokenizer_of(source.folder)
+    tokenizer = _tokenizer(source.folder, _state(source.folder))
     put = conditions.of(task, spec)
     if (put.shots or put.chat) and not issubclass(fitting, PromptedScorer):
         flag = "--shots" if put.shots else "--chat"
@@ -57,6 +59,18 @@ def scorer_for(
         stride=getattr(spec, "stride", None),
         label_order=order,
     )
+
+
+def _state(folder: Path) -> frozenset[tuple[object, ...]]:
+    """What tells whether files of a folder have changed."""
+    with os.scandir(folder) as entries:
+        told = [(entry.name, entry.stat()) for entry in entries]
+    return frozenset((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in told)
+
+
+@functools.lru_cache(maxsize=2)  # a request is checked and run, and the next one is often alike
+def _tokenizer(folder: Path, state: frozenset[tuple[object, ...]]) -> Any:
+    return model_files.tokenizer_of(folder)
 
 
 CORRELATIONS = frozenset({"pearson", "spearman"})
