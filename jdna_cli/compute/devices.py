@@ -51,6 +51,9 @@ def accelerator(precision: str) -> Accelerator:
     # A model is divided by `cluster.shard`, after its masks have been laid on whole weights.
     with patch_environment(accelerate_use_fsdp="false"):
         found = Accelerator(mixed_precision=precision, kwargs_handlers=handlers)
+    if found.device.type == "cuda":
+        # It plans anew for each length of a batch: an epoch of 98 lengths took 9.0 s, not 3.2.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if precision == "fp16" and found.device.type == "cpu":
         # There accelerate says fp16 and computes in float32.
         found.native_amp, found.scaler = True, torch.amp.GradScaler("cpu")
@@ -72,6 +75,11 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
     """The type of a model's weights as a run records it: `bits` and `dtype`."""
     weight = next(model.parameters())
     return {"bits": 8 * weight.element_size(), "dtype": str(weight.dtype).removeprefix("torch.")}
+
+
+def length_unit(device: torch.device) -> int:
+    """Of what the length of a batch is to be a multiple: on a GPU fewer lengths are faster."""
+    return 8 if device.type == "cuda" else 1
 
 
 CPU_TOKENS, GPU_TOKENS = 2048, 65_536  # of a batch at most: more is no faster

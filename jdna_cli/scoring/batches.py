@@ -26,6 +26,7 @@ class Features:
     columns: dict[str, list[list[int]]]
     filler: int
     cut: int = 0  # texts that were longer than they may be
+    limit: int = 0  # tokens to which they were cut
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
@@ -35,17 +36,26 @@ class Features:
         """Tokens of each text."""
         return [len(ids) for ids in self.columns["input_ids"]]
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The texts at `indices`, (B, L) int64, padded to the longest of them."""
+    def batch(self, indices: Sequence[int], unit: int = 1) -> dict[str, Tensor]:
+        """The texts at `indices`, (B, L) int64, padded to the longest of them.
+
+        L is a multiple of `unit`, where that is no longer than texts may be.
+        """
         rows = [torch.tensor(self.columns["input_ids"][i]) for i in indices]
-        rows_of_batch = {
+        found = {
             "input_ids": pad_sequence(rows, True, self.filler),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], True),
         }
         for name, column in self.columns.items():
-            if name not in rows_of_batch:
-                rows_of_batch[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
-        return rows_of_batch
+            if name not in found:
+                found[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
+        longest = found["input_ids"].shape[1]
+        more = min(-longest % unit, max(0, self.limit - longest))
+        if more:
+            for name, tensor in found.items():
+                value = self.filler if name == "input_ids" else 0
+                found[name] = torch.nn.functional.pad(tensor, (0, more), value=value)
+        return found
 
 
 def training_order(

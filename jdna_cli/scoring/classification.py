@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jdna_cli.compute import devices
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import NotFiniteError
 from jdna_cli.models import loading
@@ -72,7 +73,7 @@ class Head(Scorer):
         self, model: nn.Module, encoded: Labelled, indices: Sequence[int], device: torch.device
     ) -> Tensor:
         """A row for each example."""
-        inputs = encoded.features.batch(indices)
+        inputs = encoded.features.batch(indices, devices.length_unit(device))
         return logits(
             model,
             {k: v.to(device, non_blocking=True) for k, v in inputs.items()},
@@ -156,9 +157,10 @@ def predict(model: nn.Module, features: Features, measuring: EvalContext) -> Ten
     model.eval()
     found: list[Tensor] = []
     places: list[int] = []
+    unit = devices.length_unit(measuring.accelerator.device)
     with torch.inference_mode():
         for indices in measuring.batches(features.lengths):
-            inputs = measuring.moved(features.batch(indices))
+            inputs = measuring.moved(features.batch(indices, unit))
             found.append(logits(model, inputs, features.filler).float())
             places += indices
             measuring.tell("evaluate", len(places), len(features))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto as auto
 
+from jdna_cli.compute import devices
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import NotFiniteError, RequestError
 from jdna_cli.models import loading
@@ -84,7 +85,7 @@ class Choice(Scorer):
     ) -> Tensor:
         """A row for each question, a column for each option."""
         rows = [row for i in indices for row in encoded.rows(i)]
-        inputs = encoded.features.batch(rows)
+        inputs = encoded.features.batch(rows, devices.length_unit(device))
         # As one option per question, so that questions may have different numbers of options.
         own = accepted(model, {k: v.unsqueeze(1).to(device) for k, v in inputs.items()})
         found = logits(model, own, encoded.features.filler)

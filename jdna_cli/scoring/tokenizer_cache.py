@@ -76,7 +76,8 @@ class Tokens:
         own = self._padding
         if own is None or own in taken:
             own = next(i for i in range(len(taken) + 1) if i not in taken)
-        return Features({**found, "input_ids": rows}, own, self.cut)
+        limit = settings.get("max_length", 0) if settings.get("truncation") else 0
+        return Features({**found, "input_ids": rows}, own, self.cut, limit)
 
     def __call__(self, *columns: Sequence[str], **settings: Any) -> dict[str, list[list[int]]]:
         """What the tokenizer gives for texts, or for pairs of texts, without padding.

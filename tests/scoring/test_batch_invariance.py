@@ -12,13 +12,14 @@ import transformers
 
 from jdna_cli.compute import devices
 from jdna_cli.scoring import setup
+from jdna_cli.scoring.batches import Features
 from jdna_cli.scoring.language_model import token_losses
 from jdna_cli.scoring.scorer import EvalContext
 from jdna_cli.specs import EvalSpec, FinetuneSpec, ModelSource
 from jdna_cli.tasks import lookup
 from tests import toys
 
-SIZES = (1, 3, 64)
+SIZES = {1: 1, 3: 1, 64: 8}  # of a batch, and of what its length is a multiple
 KINDS = ("classification", "regression", "multiple-choice", "arithmetic", "question-answering")
 # How files describe padding: the token (its own, none, that which ends a text, or one that the
 # configuration knows nothing of), and the side.
@@ -72,12 +73,17 @@ def scorer_of(folder, task, length=64):
 
 
 @pytest.mark.parametrize(("family", "kind", "padding", "side"), CASES)
-def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kind, padding, side):
+def test_batches_of_any_size_give_the_same(
+    families, data, tmp_path, monkeypatch, family, kind, padding, side
+):
     task = lookup.get(toys.KINDS[kind])
     scorer, model = scorer_of(published(families, family, padding, side, tmp_path), task)
     part = setup.prepare(scorer, "validation", data)
     accelerator = devices.accelerator("no")
-    found = [scorer.measure(model, part.encoded, EvalContext(n, accelerator)) for n in SIZES]
+    found = []
+    for size, unit in SIZES.items():
+        monkeypatch.setattr(devices, "length_unit", lambda device, unit=unit: unit)
+        found.append(scorer.measure(model, part.encoded, EvalContext(size, accelerator)))
     for other in found[1:]:
         assert other.loss == pytest.approx(found[0].loss, rel=1e-5, abs=1e-6)
         for one, same in zip(found[0].rows, other.rows, strict=True):
@@ -87,7 +93,9 @@ def test_batches_of_any_size_give_the_same(families, data, tmp_path, family, kin
 
 @pytest.mark.parametrize("family", toys.FAMILIES)
 @pytest.mark.parametrize("kind", ["classification", "multiple-choice", "arithmetic"])
-def test_the_loss_of_a_batch_is_the_mean_of_its_parts(families, data, tmp_path, family, kind):
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(
+    families, data, tmp_path, monkeypatch, family, kind
+):
     task = lookup.get(toys.KINDS[kind])
     scorer, model = scorer_of(published(families, family, "none", "left", tmp_path), task)
     encoded = setup.prepare(scorer, "train", data).encoded
@@ -98,6 +106,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(families, data, tmp_path, 
             (scorer.weight(encoded, [i]), float(scorer.loss(model, encoded, [i], device)))
             for i in range(len(encoded))
         ]
+        monkeypatch.setattr(devices, "length_unit", lambda device: 8)
+        filled_up = float(scorer.loss(model, encoded, range(len(encoded)), device))
+    assert filled_up == pytest.approx(whole, rel=1e-5)
     expected = sum(w * x for w, x in parts) / sum(w for w, _ in parts)
     assert whole == pytest.approx(expected, rel=1e-5)
 
@@ -222,3 +233,12 @@ def test_a_line_break_before_an_answer_does_not_end_it(families, family):
     answers = [[*line], [*line, *line], [*word], [*line, *word], [*word, *line]]
     ended = [bool(stop(torch.tensor([[*prompt, *answer]]), None)[0]) for answer in answers]
     assert ended == [False, False, False, False, True]
+
+
+def test_a_batch_is_filled_up_to_a_unit_but_to_no_more_than_texts_may_have():
+    texts = Features({"input_ids": [[1] * 5, [1] * 3, [1] * 11]}, filler=9, limit=12)
+    lengths = [texts.batch(rows, 8)["input_ids"].shape[1] for rows in ([0, 1], [2], [0, 2])]
+    assert lengths == [8, 12, 12]
+    found = texts.batch([1], 8)
+    assert found["input_ids"].tolist() == [[1] * 3 + [9] * 5]
+    assert found["attention_mask"].tolist() == [[1] * 3 + [0] * 5]
