@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--write FILE]`: run the benchmarks, print Markdown."""
+"""`python -m benchmarks [NAME …] [--keep FOLDER]`: run the benchmarks, print Markdown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import overview
 from jdna_cli.compute import devices, precision
 from jdna_cli.compute.versions import versions
 
@@ -31,7 +32,10 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", default=[], metavar="NAME", help=", ".join((*NAMES, *MORE))
     )
-    parser.add_argument("--write", type=Path, help="also write the page to this file")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="also write page and ratios there, by kind of machine, and draw all kinds anew",
+    )  # fmt: skip
     given = parser.parse_args()
     device = devices.name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -47,17 +51,24 @@ def main() -> None:
     for name in given.names or NAMES:
         lines.append(importlib.import_module(f"benchmarks.{name}").report())
         print(lines[-1], flush=True)
-    if given.write:
-        given.write.write_text("\n".join(lines))
+    if given.keep:
+        overview.keep(given.keep, _kind(), "\n".join(lines))
 
 
 def _processor() -> str:
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    wide = any("avx512_bf16" in line or "amx_bf16" in line for line in lines)
-    kind = "with" if wide else "without"
-    return f"{named[0] if named else platform.processor()} ({kind} instructions for bfloat16)"
+    return f"{named[0] if named else platform.processor()}, used as {_kind()}"
+
+
+def _kind() -> str:
+    """What the machine computes with, whatever else it could."""
+    if torch.cuda.is_available():
+        return "cuda"
+    wide = torch.backends.cpu.get_cpu_capability().lower().replace("default", platform.machine())
+    fast = precision.rates().slowdown("bfloat16") < 1
+    return f"{wide}-bf16" if fast else str(wide)
 
 
 def _rates() -> str:

@@ -16,7 +16,7 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from benchmarks.measuring import seconds, table
+from benchmarks.measuring import beside_peer, seconds, table
 from jdna_cli.compute import devices
 from jdna_cli.scoring import setup
 from jdna_cli.scoring.prompting import Asked, PromptedScorer
@@ -98,6 +98,7 @@ def report() -> str:
                     quietly(library, asked), strict=True,
                 )
             )  # fmt: skip
+            beside_peer(f"likelihoods, {title}", "lm-eval", theirs / ours, 2)
             speeds = [f"{QUESTIONS / spent:.1f}" for spent in (theirs, ours)]
             rows.append([title, *speeds, f"{theirs / ours:.2f}", f"{gap:.0e}"])
     columns = ["", "lm-eval, questions/s", "jdna, questions/s", "ratio", "largest difference"]

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: medians, and the peak of memory seen while a function runs."""
+"""How the benchmarks measure: medians, the peak of memory while a function runs, and ratios."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psutil
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How jdna does beside something that was measured in the same run."""
+
+    work: str
+    beside: str
+    value: float  # times as fast as a peer, or times what the limit takes
+    aim: float | None
+    peer: bool  # more is better; else less is
+
+
+RATIOS: list[Ratio] = []
+
+
+def beside_peer(work: str, peer: str, value: float, aim: float | None = None) -> None:
+    """Note that jdna is `value` times as fast as a peer."""
+    RATIOS.append(Ratio(work, peer, value, aim, True))
+
+
+def beside_limit(work: str, limit: str, value: float, aim: float | None = None) -> None:
+    """Note that jdna takes `value` times as long as a limit."""
+    RATIOS.append(Ratio(work, limit, value, aim, False))
 
 
 def seconds(function: Callable[[], object], repeat: int = 5) -> float:

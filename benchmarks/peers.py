@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measuring import table
+from benchmarks.measuring import beside_peer, table
 
 SAMPLES, LENGTH = 32, 512
 
@@ -80,6 +80,8 @@ def report() -> str:
                 str(SAMPLES), str(LENGTH),
             ]  # fmt: skip
             spent = [_seconds(command) for command in (theirs, ours)]
+            name_of = {"wanda": "Wanda", "sparsegpt": "SparseGPT"}[way]
+            beside_peer(f"{name_of} 2:4 of SmolLM2", "llm-compressor", spent[0] / spent[1])
             rows.append([way, *(f"{s:.1f}" for s in spent), f"{spent[0] / spent[1]:.2f}"])
     columns = ["", "llm-compressor, s", "jdna, s", "ratio"]
     heading = f"2:4 of SmolLM2-135M, {SAMPLES} × {LENGTH} tokens, float32, whole process"

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import simulated
-from benchmarks.measuring import seconds, table
+from benchmarks.measuring import beside_limit, seconds, table
 
 MODELS, TASKS, LEVELS, SEEDS = 50, 20, 9, 5  # 95,000 runs, 19,000 cells, 100 comparisons
 ONE = ("--model", "model-7")
@@ -36,6 +36,7 @@ def report() -> str:
         for name in ("drop", "regimes", "architectures", "runs", "verdict", "advise"):
             whole, part = seconds(lambda: run(name), 3), seconds(lambda: run(name, *ONE), 3)  # noqa: B023
             rows.append([f"`jdna report {name}`", f"{whole:.2f}", f"{part:.2f}"])
+            beside_limit(f"report {name} of {runs:,} runs", "a bare read", whole / limit)
         view = seconds(lambda: connection.execute("SELECT * FROM performance_drop").fetchall(), 1)
         rows.append(["the view `performance_drop`, all of it", f"{view:.2f}", ""])
         connection.close()

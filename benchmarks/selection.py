@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import peak_megabytes, seconds, table
+from benchmarks.measuring import beside_limit, beside_peer, peak_megabytes, seconds, table
 from jdna_cli.sparsity import patterns, selection
 
 SHAPES_100M = [(3072, 1024), (1024, 3072), (1024, 1024)] * 14
@@ -74,6 +74,11 @@ METHODS = {
     "`torch.nn.utils.prune.global_unstructured`": (torch_prune, 1),
 }
 
+PEERS = {
+    "the paper's topk": "concatenate, `topk(sorted)` (the paper's code)",
+    "torch's pruning": "`torch.nn.utils.prune.global_unstructured`",
+}
+
 
 def report() -> str:
     parts = []
@@ -89,6 +94,8 @@ def report() -> str:
             [method, f"{1000 * time:.0f}", f"{time / base:.1f}", f"{memory:.0f}"]
             for method, (time, memory) in found.items()
         ]
+        for peer, method in PEERS.items():
+            beside_peer(f"half of {count / 1e6:.0f} M weights", peer, found[method][0] / base)
         columns = ["method", "ms", "times jdna's (with masks)", "extra MB"]
         parts.append(
             table(f"Selection at 50 %, {name}: {count / 1e6:.1f} M weights", columns, rows)
@@ -121,5 +128,8 @@ def n_of_m() -> str:
         "reshape, `topk`, scatter (one N)": seconds(topk, 2),
         "loop over column groups (one N; Wanda's and the paper's code)": seconds(loop, 2),
     }
+    ours, *_, loop_ = list(found.values())[1:]
+    beside_limit("ranks of 4:8, every N", "one pass", ours / limit, 6)
+    beside_peer("ranks of 4:8, every N", "Wanda's loop, one N", loop_ / ours)
     rows = [[name, f"{1000 * time:.0f}", f"{time / limit:.1f}"] for name, time in found.items()]
     return table("4:8 of a 4096 × 4096 matrix", ["method", "ms", "times the limit"], rows)

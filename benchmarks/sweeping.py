@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import table
+from benchmarks.measuring import beside_limit, beside_peer, table
 from jdna_cli.cli.demonstration import model_folder
 from jdna_cli.pipelines import finetune as engine
 from jdna_cli.runs import finetune
@@ -113,7 +113,10 @@ def report() -> str:
         }
         again = swept(file, top / "two", 2)
         cell, besides = share(model, top / "share")
-    base = next(iter(times.values()))
+    base, one, two = times.values()
+    beside_peer("cells of a sweep, 1 worker", "a process each", base / one)
+    beside_peer(f"cells of a sweep, {os.cpu_count()} workers", "a process each", base / two)
+    beside_limit("a warm cell", "training and measuring", cell / (cell - besides), 1 / 0.92)
     rows = [
         [name, f"{seconds:.1f}", f"{seconds / CELLS:.2f}", f"{base / seconds:.2f}"]
         for name, seconds in times.items()

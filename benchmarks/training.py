@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks.measuring import seconds, table
+from benchmarks.measuring import beside_limit, beside_peer, seconds, table
 from jdna_cli.compute import devices, precision
 from jdna_cli.run_context import RunContext
 from jdna_cli.scoring import setup
@@ -137,6 +137,10 @@ def report() -> str:
     base = found["Trainer, default"]
     for name, spent in found.items():
         rows.append([name, f"{spent:.2f}", f"{count / spent:.0f}", f"{base / spent:.2f}"])
+        if name.startswith("jdna"):
+            kind = name.removeprefix("jdna, ")
+            beside_peer(f"training in {kind}", "the HF Trainer", base / spent,
+                        2 if kind == "float32" else None)  # fmt: skip
     mean = sum(encoded.lengths) / count
     title = f"One epoch, {count} pairs, {mean:.0f} tokens on average, batch {BATCH}"
     parts = [table(title, ["", "s", "examples/s", "times the Trainer's speed"], rows)]
@@ -160,6 +164,8 @@ def regimes(encoded: Labelled) -> str:
             wait()
 
         hold = seconds(clear, 9) if regime.holds != "nothing" else 0.0
+        if name == "sparse":
+            beside_limit("a step that holds a mask", "a step", 1 + hold / step, 1.03)
         held = sum(mask.bits.nbytes for mask in constraint._free.values())
         total = sum(mask.total for mask in constraint._free.values()) or 1
         rows.append(
