@@ -66,7 +66,7 @@ def chart(kinds: Kinds, file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "jdna"
+    matplotlib.rcParams |= {"svg.hashsalt": "jdna", "svg.fonttype": "none"}
     from matplotlib import pyplot as plt
 
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(kinds))]

@@ -53,7 +53,8 @@ class ModelSource:
 class Spec(BaseModel):
     """A request that can be carried out, stored, and named by its fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built at its first use: a command needs one of them, and a report none.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     kind: ClassVar[str]
     # Fields that never change a result: how often to save, how many examples at a time.

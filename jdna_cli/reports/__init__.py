@@ -16,7 +16,7 @@ from jdna_cli.reports.rendering.figures import Figure
 from jdna_cli.reports.rendering.tables import Section
 
 # Words that people use for the same reports.
-_ALSO = {"compression": "quantisation", "quantization": "quantisation", "cost": "tradeoff",
+_ALSO = {"compression": "quantization", "quantisation": "quantization", "cost": "tradeoff",
          "data-adequacy": "adequacy", "open-closed-book": "book", "multilingual": "languages",
          "transfer-regimes": "regimes", "loss-landscape": "barrier"}  # fmt: skip
 

@@ -28,7 +28,7 @@ from jdna_cli.reports.rendering.tables import Section, told_once
 
 # The order of the questions on a page about everything; a report that is not named here comes last.
 _ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages", "regimes",
-            "barrier", "criteria", "quantisation", "architectures", "sizes", "dynamics",
+            "barrier", "criteria", "quantization", "architectures", "sizes", "dynamics",
             "tradeoff")  # fmt: skip
 _APART = ("verdict", "advise", "compare", "paper", "runs", "layers")  # first, or asked for by name
 MOST_RUNS = 500

@@ -42,7 +42,7 @@ def test_cells_are_those_of_the_view(home):
 
 @pytest.mark.parametrize("name", sorted(set(reports.names()) - {"compare", "paper", "dynamics",
                                                                 "barrier", "tradeoff", "sizes",
-                                                                "quantisation", "layers",
+                                                                "quantization", "layers",
                                                                 "scan"}))  # fmt: skip
 def test_every_report_is_a_table_a_figure_and_data(jdna, home, name, tmp_path):
     args = ("report", name, "--home", home)
@@ -102,7 +102,7 @@ def test_regimes_and_criteria_stand_side_by_side(jdna, home):
 
 
 def test_pruning_and_rounding_stand_side_by_side_by_size(measured, tmp_path):
-    rows = measured("report", "quantisation", "--format", "json").json
+    rows = measured("report", "quantization", "--format", "json").json
     sizes = [row["bits_per_weight"] for row in rows]
     assert sizes == sorted(sizes, reverse=True)
     assert [row["criterion"] for row in rows] == ["magnitude", None, "magnitude"]
@@ -315,7 +315,7 @@ EMPTY_HERE = ("barrier", "book", "context", "dynamics", "languages", "options", 
 
 
 @pytest.mark.parametrize(
-    "name", ["quantisation", "tradeoff", "dynamics", "barrier", "advise", "scan"]
+    "name", ["quantization", "tradeoff", "dynamics", "barrier", "advise", "scan"]
 )
 def test_an_empty_report_says_what_would_fill_it(jdna, bert, name):
     jdna("finetune", bert, *SMALL)

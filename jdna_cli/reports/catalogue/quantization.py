@@ -1,4 +1,4 @@
-"""`quantisation`: pruning and quantisation side by side at equal size.
+"""`quantization`: pruning and quantization side by side at equal size.
 
 Size is bits of the prunable weights in their compact form, per weight: of a pruned tensor a bit
 mask and the kept values, of a rounded one codes and scales. For each task, larger ones first.
