@@ -36,7 +36,8 @@ def _page(kinds: Kinds, folder: str) -> str:
     lines = [
         "# How fast, beside others and beside the limit",
         "",
-        "Ratios of one run each on two slow cores; ratios carry over better than times. "
+        "Ratios of one run each; each page names its machine and versions, and ratios carry over "
+        "better than times. Two slow cores, the same for all pages so far. "
         f"`make bench`; all tables: {links}.",
         "",
         f"![ratios]({folder}/ratios.svg)",

@@ -82,11 +82,13 @@ def report() -> str:
         folder = checkpoint.make(top / "model", hidden=2048, layers=layers, shards=layers // 3 + 1)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         largest = max(torch.Size(s).numel() for s in checkpoint.shapes(2048, 1, 256).values()) * 2
+        os.sync()  # what is still on its way to the disk is nobody's
         copies = [copied(folder, top / "copy") for _ in range(2)]
         base = min(copies)
         rows = [["copy with fsync", f"{base:.1f}", "1.00", "", ""]]
         for name, asked in WAYS.items():
             command = [sys.executable, "-c", _CODE, folder, top / "out", json.dumps(asked)]
+            os.sync()
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             shutil.rmtree(top / "out")

@@ -178,3 +178,17 @@ def test_random_scores_are_uniform_in_order_and_those_of_a_piece_are_those_of_th
     other = criterion.score(weight, replace(known, seed=4))
     same = dict(patterns.unstructured(source(other), 0.5, "global"))["w0"].unpacked()
     assert float((mask == same).double().mean()) == pytest.approx(0.5, abs=0.003)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_do_not_depend_on_how_wide_keys_are_compared(monkeypatch, dtype):
+    score = weights(3, (9, 40), dtype, coarse=True)
+    found = []
+    for widens in (False, True):
+        monkeypatch.setattr(patterns, "_widens", lambda widens=widens: widens)
+        scored = patterns.Scored("w", score, 1)
+        found.append(patterns.alone(scored, Target(0.3), "row").unpacked())
+    assert torch.equal(*found)
+    assert (~found[1]).sum(1).tolist() == [12] * 9
+    for row, kept in zip(score.abs(), found[1], strict=True):
+        assert row[kept].min() >= row[~kept].max()
