@@ -26,12 +26,12 @@ from jdna_cli.tasks import lookup
 from jdna_cli.tasks.datasets import Records
 from jdna_cli.tasks.examples import Example
 
-WORDS = [f"w{i}" for i in range(4000)]
+WORDS = [f"w{i}" for i in range(32_000)]  # as many as Llama's vocabulary has
 QUESTIONS, BATCH = 32, 64
 
 
 def model_in(folder: Path) -> ModelSource:
-    """A Llama of 20 M weights, with a vocabulary of words."""
+    """A Llama of 18 M weights in its layers, with a vocabulary of words."""
     torch.manual_seed(0)
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", *WORDS])}
     raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -102,7 +102,10 @@ def report() -> str:
             speeds = [f"{QUESTIONS / spent:.1f}" for spent in (theirs, ours)]
             rows.append([title, *speeds, f"{theirs / ours:.2f}", f"{gap:.0e}"])
     columns = ["", "lm-eval, questions/s", "jdna, questions/s", "ratio", "largest difference"]
-    heading = f"Log-likelihood of four options, Llama of 20 M weights, {QUESTIONS} questions"
+    heading = (
+        f"Log-likelihood of four options, Llama of 18 M weights in its layers, vocabulary of "
+        f"{len(WORDS):,}, {QUESTIONS} questions"
+    )
     return table(heading, columns, rows)
 
 

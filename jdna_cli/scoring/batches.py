@@ -39,7 +39,8 @@ class Features:
     def batch(self, indices: Sequence[int], unit: int = 1) -> dict[str, Tensor]:
         """The texts at `indices`, (B, L) int64, padded to the longest of them.
 
-        L is a multiple of `unit`, where that is no longer than texts may be.
+        L is a multiple of `unit`, where that is no longer than texts may be. A text alone is not
+        padded: whoever looks at its inputs sees its tokens and no others.
         """
         rows = [torch.tensor(self.columns["input_ids"][i]) for i in indices]
         found = {
@@ -50,7 +51,7 @@ class Features:
             if name not in found:
                 found[name] = pad_sequence([torch.tensor(column[i]) for i in indices], True)
         longest = found["input_ids"].shape[1]
-        more = min(-longest % unit, max(0, self.limit - longest))
+        more = min(-longest % unit, max(0, self.limit - longest)) if len(rows) > 1 else 0
         if more:
             for name, tensor in found.items():
                 value = self.filler if name == "input_ids" else 0

@@ -237,8 +237,8 @@ def test_a_line_break_before_an_answer_does_not_end_it(families, family):
 
 def test_a_batch_is_filled_up_to_a_unit_but_to_no_more_than_texts_may_have():
     texts = Features({"input_ids": [[1] * 5, [1] * 3, [1] * 11]}, filler=9, limit=12)
-    lengths = [texts.batch(rows, 8)["input_ids"].shape[1] for rows in ([0, 1], [2], [0, 2])]
-    assert lengths == [8, 12, 12]
-    found = texts.batch([1], 8)
-    assert found["input_ids"].tolist() == [[1] * 3 + [9] * 5]
-    assert found["attention_mask"].tolist() == [[1] * 3 + [0] * 5]
+    lengths = [texts.batch(rows, 8)["input_ids"].shape[1] for rows in ([0, 1], [0, 2], [2], [1])]
+    assert lengths == [8, 12, 11, 3], "a text alone is not padded"
+    found = texts.batch([1, 1], 8)
+    assert found["input_ids"].tolist() == [[1] * 3 + [9] * 5] * 2
+    assert found["attention_mask"].tolist() == [[1] * 3 + [0] * 5] * 2
