@@ -250,7 +250,9 @@ def unreached(name: str) -> RequestError:
 
 def _exact(inputs: Tensor) -> bool:
     """Whether a GPU multiplies these as they are without an error, and adds up in float32."""
-    return inputs.is_cuda and inputs.dtype == torch.bfloat16
+    if inputs.dtype != torch.bfloat16 or not inputs.is_cuda or torch.version.hip is not None:
+        return False
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _products_of(inputs: Tensor) -> Tensor:
