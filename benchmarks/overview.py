@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measuring import RATIOS, Ratio
+from benchmarks.measuring import RATIOS, Ratio, table
 
 Kinds = dict[str, list[Ratio]]  # by kind of machine
 _COLOURS = ("#1f6f8b", "#e09f3e", "#7a5195", "#6a994e")
@@ -43,13 +43,13 @@ def _page(kinds: Kinds, folder: str) -> str:
         f"![ratios]({folder}/ratios.svg)",
     ]
     for peer, title in ((True, "Times as fast as a peer"), (False, "Times what the limit takes")):
-        head = ["", "beside", *kinds, "aim"]
-        lines += ["", f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        rows = []
         for (work, beside), found in _works(kinds, peer).items():
             values = [f"{found[kind].value:.2f}" if kind in found else "" for kind in kinds]
             aim = next(iter(found.values())).aim
             told = "" if aim is None else f"{'≥' if peer else '≤'} {aim:.3g}"
-            lines.append(f"| {' | '.join([work, beside, *values, told])} |")
+            rows.append([work, beside, *values, told])
+        lines += ["", table(title, ["", "beside", *kinds, "aim"], rows).rstrip()]
     return "\n".join([*lines, ""])
 
 

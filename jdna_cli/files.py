@@ -65,6 +65,12 @@ def existing(folder: Path) -> Path:
     return next(path for path in [folder, *folder.absolute().parents] if path.exists())
 
 
+def state(file: Path) -> tuple[int, int, int]:
+    """What tells whether a file has changed: size, time in nanoseconds, and inode."""
+    told = file.stat()
+    return told.st_size, told.st_mtime_ns, told.st_ino
+
+
 def require_new(out: Path) -> None:
     """Refuse a folder that has something in it already.
 

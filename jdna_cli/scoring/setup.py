@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jdna_cli import files
 from jdna_cli.errors import RequestError
 from jdna_cli.models import architecture, loading, model_files
 from jdna_cli.scoring import forms, language_codes
@@ -31,7 +31,9 @@ def scorer_for(
     """
     config = model_files.config_of(source.folder)
     fitting = forms.choose(task, config, new_head=isinstance(spec, FinetuneSpec))
-    tokenizer = _tokenizer(source.folder, _state(source.folder))
+    # A link that leads nowhere is no file of the model.
+    there = frozenset((f.name, files.state(f)) for f in source.folder.iterdir() if f.exists())
+    tokenizer = _tokenizer(source.folder, there)
     put = conditions.of(task, spec)
     if (put.shots or put.chat) and not issubclass(fitting, PromptedScorer):
         flag = "--shots" if put.shots else "--chat"
@@ -61,15 +63,8 @@ def scorer_for(
     )
 
 
-def _state(folder: Path) -> frozenset[tuple[object, ...]]:
-    """What tells whether files of a folder have changed."""
-    with os.scandir(folder) as entries:
-        told = [(entry.name, entry.stat()) for entry in entries]
-    return frozenset((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in told)
-
-
 @functools.lru_cache(maxsize=2)  # a request is checked and run, and the next one is often alike
-def _tokenizer(folder: Path, state: frozenset[tuple[object, ...]]) -> Any:
+def _tokenizer(folder: Path, there: frozenset[tuple[str, tuple[int, int, int]]]) -> Any:
     return model_files.tokenizer_of(folder)
 
 

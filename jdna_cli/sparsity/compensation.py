@@ -170,8 +170,9 @@ class _Recorded:
         if self._graph is None:
             self._graph = self._record(rule)
         self._graph.replay()
-        part.copy_(self._places[0])
-        errors.copy_(self._places[3])
+        settled, _, _, lost = self._places
+        part.copy_(settled)
+        errors.copy_(lost)
 
     def _record(self, rule: Rule) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -214,7 +215,8 @@ class Choice:
 
     def open(self, weight: Tensor, scale: Tensor, start: int) -> None:
         """All is kept."""
-        self._take(self._zero[start : start + weight.shape[1]], None)
+        zero = self._zero[start : start + weight.shape[1]]
+        self._take(zero, torch.zeros_like(zero))
 
     def settle(self, weight: Tensor, scale: Tensor, j: int) -> Tensor:
         """The weight where it is kept, else zero."""
@@ -224,15 +226,12 @@ class Choice:
         """Remember what was chosen."""
         self._parts.append(self._removed.clone())
 
-    def _take(self, zero: Tensor, removed: Tensor | None) -> None:
+    def _take(self, zero: Tensor, removed: Tensor) -> None:
         """Set the block's masks (b, out), in the same memory as those of the last one."""
         if len(self._own) != len(zero):
             self._own, self._removed, self._gone = (torch.empty_like(zero) for _ in range(3))
         self._own.copy_(zero)
-        if removed is None:
-            self._removed.zero_()
-        else:
-            self._removed.copy_(removed)
+        self._removed.copy_(removed)
         torch.logical_or(self._own, self._removed, out=self._gone)
 
 

@@ -74,24 +74,19 @@ class Identities:
 
     def sha256(self, file: Path) -> str:
         """Hash of a file's content, in hexadecimal."""
-        path, state = str(file.resolve()), file.stat()
+        path, (size, modified_ns, inode) = str(file.resolve()), files.state(file)
         remembered = file.suffix == ".safetensors"
         if remembered:
             with Session(self._engine) as session:
                 row = session.get(Weights, path)
-                there = (state.st_size, state.st_mtime_ns, state.st_ino)
-                if row and (row.size, row.modified_ns, row.inode) == there:
+                if row and (row.size, row.modified_ns, row.inode) == (size, modified_ns, inode):
                     return row.sha256
         digest = files.sha256(file)
         if remembered:
             with Session(self._engine) as session:
                 session.merge(
                     Weights(
-                        path=path,
-                        size=state.st_size,
-                        modified_ns=state.st_mtime_ns,
-                        inode=state.st_ino,
-                        sha256=digest,
+                        path=path, size=size, modified_ns=modified_ns, inode=inode, sha256=digest
                     )
                 )
                 session.commit()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jdna_cli import files
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.tasks.examples import Example, examples_of
 from jdna_cli.tasks.reading import READERS
@@ -134,8 +135,7 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
     """
     if below := folder(task, data_dir):
         file = path(task, split, below)
-        stat = file.stat()
-        key: tuple[object, ...] = (str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        key: tuple[object, ...] = (str(file), *files.state(file))
         where, rows = str(file), partial(READERS[file.suffix], file)
     elif isinstance(task.source, GeneratedSource):
         where, rows = f"{task.name}/{split}", partial(task.source.rows, split)

@@ -242,3 +242,13 @@ def test_a_batch_is_filled_up_to_a_unit_but_to_no_more_than_texts_may_have():
     found = texts.batch([1, 1], 8)
     assert found["input_ids"].tolist() == [[1] * 3 + [9] * 5] * 2
     assert found["attention_mask"].tolist() == [[1] * 3 + [0] * 5] * 2
+
+
+def test_a_link_that_leads_nowhere_is_no_file_of_the_tokenizer(families, tmp_path):
+    folder = shutil.copytree(families("bert"), tmp_path / "model")
+    (folder / "notes").symlink_to("absent")
+    scorer, _ = scorer_of(folder, lookup.get("rte"))
+    before = scorer.tokens.tokenizer
+    assert scorer_of(folder, lookup.get("rte"))[0].tokens.tokenizer is before
+    (folder / "tokenizer_config.json").touch()
+    assert scorer_of(folder, lookup.get("rte"))[0].tokens.tokenizer is not before
