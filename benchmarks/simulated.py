@@ -25,7 +25,10 @@ def dense(**cell: Any) -> dict[str, Any]:
 
 
 def record(home: Path, cells: Iterable[Mapping[str, Any]]) -> Path:
-    """Record each cell as a finished run with its `score` on the validation split."""
+    """Record each cell as a finished run with its `score` on the validation split.
+
+    `settings` of a cell are what else its request said.
+    """
     Ledger(home).close()
     rows, metrics = [], []
     connection = sqlite3.connect(home / "jdna.db")
@@ -35,7 +38,7 @@ def record(home: Path, cells: Iterable[Mapping[str, Any]]) -> Path:
         score, loss = row.pop("score"), row.pop("loss", 1.0)
         row["recipe"] = row.get("recipe") or f"{row['model']}/{row['task']}/{row['data_fraction']}"
         asked = ("model", "task", "sparsity", "regime", "data_fraction", "options", "seed")
-        row["spec"] = json.dumps({name: row.get(name) for name in asked})
+        row["spec"] = json.dumps({name: row.get(name) for name in asked} | row.pop("settings", {}))
         row |= {"id": number, "fingerprint": f"f{number}", "artifact": str(number)}
         rows.append(row)
         metrics += [

@@ -10,7 +10,7 @@ import numpy as np
 
 from jdna_cli.advising.question import STEP, Level, Question
 from jdna_cli.reports import cells as measured
-from jdna_cli.reports import chance, predictions, ways
+from jdna_cli.reports import chance, labels, predictions, ways
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.statistics import Floats
 from jdna_cli.reports.ways import Known, Way
@@ -64,7 +64,7 @@ class Knowledge:
     def look(self, recipe: str) -> None:
         """Read what there is of the runs of a recipe: that of the dense ones."""
         source = self.source()
-        rows = [row for row in measured.labelled(source) if row["recipe"] == recipe]
+        rows = [row for row in labels.labelled(source) if row["recipe"] == recipe]
         answers = predictions.of(source)
         self.dense = next((row for row in rows if measured.plain(row)), None)
         self.way = next((w for w in ways.grouped(rows) if self._is_mine(w.levels[0])), None)

@@ -65,7 +65,8 @@ def name(device: torch.device) -> str:
     if device.type == "cuda":
         one = torch.cuda.get_device_name(device)
     else:
-        one = f"{device.type} ({torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        one = f"{device.type} ({threads} thread{'' if threads == 1 else 's'})"
     if processes.size() == 1:
         return one
     return f"{processes.size()} × {one}{', FSDP' if distributed.is_sharded() else ''}"

@@ -9,15 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-import operator
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import predictions, statistics
-from jdna_cli.reports.query import Row, Source, name_models, short
-from jdna_cli.specs import NEUTRAL, PRUNING_FIELDS
+from jdna_cli.reports.query import Row, Source, short
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
 
 # What is asked of which model, and under which conditions.
@@ -43,13 +39,6 @@ SELECT run.id, run.kind, metric.value, run.bits_per_weight, run.human, run.chanc
   CAST({}({}) AS TEXT), run.data_fraction, run.sparsity, run.pruning_seed, run.seed
 FROM run JOIN metric ON metric.run = run.id AND metric.name = run.metric AND metric.step IS NULL
 WHERE run.status = 'finished' AND run.kind IN ('finetune', 'eval'){} ORDER BY run.id"""
-
-# The first run of each recipe says in what recipes differ.
-_SPECS = """
-SELECT recipe, spec, id, rule FROM run WHERE id IN (
-  SELECT MIN(id) FROM run WHERE recipe IS NOT NULL AND task IS NOT NULL{} GROUP BY recipe
-)
-"""
 
 
 class Measured(NamedTuple):
@@ -207,136 +196,6 @@ def public(row: Row) -> Row:
     return {name: value for name, value in row.items() if not name.startswith("_")}
 
 
-# ----------------------------------------------------------------------------------------- labels
-
-
-def labelled(source: Source, without: tuple[str, ...] = ()) -> list[Row]:
-    """All cells, easy tasks first, each with a `label` for its task.
-
-    A label says in what the requests of a task differ. Those that differ only in the fields
-    `without` have one label and one `_family`.
-    """
-    rows = load(source)
-    condition, values = source.filters.where()
-    firsts = {
-        recipe: _First(json.loads(spec) if isinstance(spec, str) else spec, number, rule or 1)
-        for recipe, spec, number, rule in source.query(_SPECS.format(condition), values).rows
-    }
-    _label(rows, firsts, without)
-    name_models(rows)
-    easiest: dict[str, float] = {}
-    for row in rows:
-        hard = row["difficulty"] if row["difficulty"] is not None else math.inf
-        easiest[row["task"]] = min(hard, easiest.get(row["task"], math.inf))
-    return sorted(rows, key=lambda row: (easiest[row["task"]], row["task"], _order(row)))
-
-
-def _order(row: Row) -> tuple[Any, ...]:
-    """Within a task: by what makes it harder, then by name and sparsity."""
-    hardness, others = _hardness(_conditions_of(row)), _words(_pruning_of(row))
-    return (row["split"], hardness, row["label"], row["sparsity"], others)
-
-
-_conditions_of, _pruning_of = (
-    operator.itemgetter(*CONDITIONS),
-    operator.itemgetter(*PRUNING_COLUMNS),
-)
-
-
-@functools.cache
-def _hardness(values: tuple[Any, ...]) -> tuple[float, ...]:
-    return tuple(c.hardness(x) for c, x in zip(CONDITIONS.values(), values, strict=True))
-
-
-@functools.cache
-def _words(values: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(str(value or "") for value in values)
-
-
-class _First(NamedTuple):
-    """The first run of a recipe: what was asked, and under which rule it was measured."""
-
-    spec: dict[str, Any]
-    run: int
-    rule: int
-
-
-def _label(rows: list[Row], firsts: dict[str, _First], without: tuple[str, ...]) -> None:
-    ignored = PRUNING_FIELDS | NEUTRAL | {"seed", "model"}
-    own = {
-        recipe: {name: value for name, value in one.spec.items() if name not in ignored}
-        for recipe, one in firsts.items()
-    }
-    plain_specs = {
-        recipe: {n: v for n, v in spec.items() if n not in without} for recipe, spec in own.items()
-    }
-    families = {r: json.dumps(spec, sort_keys=True) for r, spec in plain_specs.items()}
-    there: defaultdict[tuple[str, str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-    # Recipes of which the same was asked: data, model or rule have changed between them.
-    twins: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
-    splits: defaultdict[str, set[str]] = defaultdict(set)
-    texts = {recipe: json.dumps(spec, sort_keys=True) for recipe, spec in own.items()}
-    # All that a label depends on: the same for all levels of what is taken, and their seeds.
-    kinds: dict[str, dict[tuple[str, str, str], dict[Any, str]]] = {}
-    for row in rows:
-        recipe, place = row["recipe"], (row["model"], row["task"], row["split"])
-        row["_family"] = families.get(recipe, recipe)
-        if place in kinds.setdefault(recipe, {}):
-            continue
-        kinds[recipe][place] = {}
-        there[place][row["_family"]] = plain_specs.get(recipe, {})
-        if recipe in own:
-            twins[(*place, texts[recipe])].add(recipe)
-        splits[row["task"]].add(row["split"])
-    apart = {place: _told_apart(list(found.values())) for place, found in there.items()}
-    changed = _changes(twins.values(), firsts)
-    for row in rows:
-        recipe, sample = row["recipe"], row["sample"]
-        known = kinds[recipe][row["model"], row["task"], row["split"]]
-        if sample not in known:
-            parts = [row["split"]] if len(splits[row["task"]]) > 1 else []
-            spec = own.get(recipe, {})
-            fields = apart[row["model"], row["task"], row["split"]]
-            parts += [
-                _setting(name, spec[name])
-                for name in fields
-                if spec.get(name) is not None and name != "limit"
-            ]
-            parts += [f"{sample} drawn"] if sample else []
-            parts += [changed[recipe]] if recipe in changed else []
-            known[sample] = row["task"] + (f" ({', '.join(parts)})" if parts else "")
-        row["label"] = known[sample]
-
-
-def _changes(twins: Iterable[set[str]], firsts: dict[str, _First]) -> dict[str, str]:
-    """What tells recipes apart of which the same was asked: the rule, else the first run."""
-    changes: dict[str, str] = {}
-    for recipes in twins:
-        if len(recipes) < 2:
-            continue
-        rules = [firsts[recipe].rule for recipe in recipes]
-        by_rule = len(set(rules)) == len(rules)
-        for recipe in recipes:
-            one = firsts[recipe]
-            changes[recipe] = f"rule {one.rule}" if by_rule else f"from run {one.run}"
-    return changes
-
-
-def _told_apart(specs: list[dict[str, Any]]) -> list[str]:
-    """The fields of a request in which these differ."""
-    if len(specs) == 1:
-        return []
-    names = dict.fromkeys(name for spec in specs for name in spec)
-    return [n for n in names if len({json.dumps(spec.get(n)) for spec in specs}) > 1]
-
-
-def _setting(name: str, value: Any) -> str:
-    """A setting of a task in words."""
-    if name == "pairs" and value.count(",") > 1:
-        return f"{value.count(',') + 1} directions"
-    return f"{name.replace('_', ' ')} {value}"
-
-
 # ------------------------------------------------------------------------------------------- words
 
 
@@ -405,6 +264,19 @@ def amount(row: Row) -> str:
     """How many weights are taken, in words: 50% or 2:4."""
     unstructured = row["pattern"] == "unstructured"
     return f"{row['sparsity']:.0%}" if unstructured else str(row["pattern"])
+
+
+def taken(row: Row) -> str:
+    """What a run took from its model, in words: 50%, 2:4 wanda, 60% magnitude owl, 4 bits."""
+    parts = []
+    if row["pattern"]:
+        parts.append(f"{100 * row['sparsity']:.4g}%" if row["pattern"] == "unstructured"
+                     else row["pattern"])  # fmt: skip
+        parts += [row["criterion"]] if row["criterion"] != "magnitude" else []
+        parts += [row["allocation"]] if row["allocation"] else []
+    if row["quantization"]:
+        parts.append(" ".join(row["quantization"].split()[:2]))
+    return " ".join(parts)
 
 
 def half(row: Row) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jdna_cli.reports import cells
+from jdna_cli.reports import cells, chance, labels, predictions
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section, sparkline
@@ -47,17 +47,25 @@ class Comparison:
     without: tuple[str, ...] = ()  # fields of the request that lines differ in
     among: str | None = None  # a column that some line of each table has
 
+    @property
+    def first(self) -> str:
+        """What the first column is called."""
+        return "task" if self.difficulty else self.title.split()[0].lower()
+
     def rows(self, source: Source) -> list[Row]:
         """All cells that belong, easy tasks and levels first."""
-        rows = [row for row in cells.labelled(source, self.without) if self.belongs(row)]
-        if self.among is None:
-            return rows
-        asked = {(r["model"], r["_family"]) for r in rows if r[self.among] is not None}
-        return [row for row in rows if (row["model"], row["_family"]) in asked]
+        rows = [row for row in labels.labelled(source, self.without) if self.belongs(row)]
+        if self.among is not None:
+            asked = {(r["model"], r["_family"]) for r in rows if r[self.among] is not None}
+            rows = [row for row in rows if (row["model"], row["_family"]) in asked]
+        answers = predictions.of(source)
+        for row in rows:
+            row["_at_chance"] = cells.plain(row) and chance.at_chance(row, answers)
+        return rows
 
     def sections(self, rows: Sequence[Row]) -> list[Section]:
-        """One table for each group that has lines enough."""
-        return _sections(rows, self)
+        """One table for each group that has lines enough; else of the dense runs alone."""
+        return _sections(rows, self) or _dense_sections(rows, self)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
         """Relative performance against what is taken, a line for each line of the table."""
@@ -115,11 +123,46 @@ def _sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
     return [_section(own, how, dense) for own in _groups(rows, how).values()]
 
 
+def _dense_sections(rows: Sequence[Row], how: Comparison) -> list[Section]:
+    """What is known before anything was pruned."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in filter(cells.plain, rows):
+        key = tuple(row[name] for name in how.apart if name in ("model", "_family", "split"))
+        found.setdefault(key, []).append(row)
+    return [_dense_section(own, how) for own in found.values()
+            if len({how.line(row) for row in own}) >= how.least]  # fmt: skip
+
+
+def _dense_section(rows: list[Row], how: Comparison) -> Section:
+    table = [
+        [
+            how.line(row),
+            row["metric"],
+            *([cells.percent(row["difficulty"])] if how.difficulty else []),
+            dense_score(row),
+            str(row["n"]),
+        ]
+        for row in rows
+    ]
+    notes = [
+        "Nothing was pruned yet: `jdna finetune MODEL --task T --sparsity 0.5`, or `jdna eval` of "
+        "a pruned model, makes a drop."
+    ]
+    if any(row["_at_chance"] for row in rows):
+        notes.append(guessing(rows))
+    columns = (how.first, "metric", *(("difficulty",) if how.difficulty else ()), "dense", "seeds")
+    parts = [rows[0]["_name"]] if "model" in how.apart else []
+    parts += [rows[0]["label"]] if "_family" in how.apart else []
+    title = f"{how.title} · {' · '.join(parts)} · dense runs only"
+    return Section(title, columns, table, tuple(notes))
+
+
 def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section:
     levels = sorted({cells.level(row) for row in rows})
     table: list[list[str]] = []
     heat: list[list[float | None]] = []
     unmatched, alone = 0, False
+    bases: list[Row] = []
     for (label, split, recipe), there in _lines(rows, how).items():
         by_level = {cells.level(row): row for row in there}
         unmatched += sum(row["mean_relative"] is None for row in there)
@@ -127,12 +170,13 @@ def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section
         seeds = sorted({row["n"] for row in there})
         # Difficulty is the dense runs' own: a pruned cell may have been run on fewer seeds.
         base = dense.get((there[0]["model"], recipe, split), there[0])
+        bases.append(base)
         table.append(
             [
                 label,
                 there[0]["metric"],
                 *([cells.percent(base["difficulty"])] if how.difficulty else []),
-                cells.score(base["metric"], base["dense_score"]),
+                dense_score(base),
                 "–".join(str(n) for n in (seeds if len(seeds) < 2 else (seeds[0], seeds[-1]))),
                 sparkline([by_level[x]["mean_relative"] if x in by_level else None
                            for x in levels]),
@@ -151,6 +195,8 @@ def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section
         notes.append("→: the perplexity itself; its drop is 1 − dense / pruned.")
     if any(row["sample"] for row in rows):
         notes.append("Drawn: that many examples were measured, chosen at random by the seed.")
+    if weak := [row for row in bases if row["_at_chance"]]:
+        notes.append(guessing(weak))
     if how.difficulty:
         notes.append("Tasks from easy to hard by (human − dense) / human.")
     if any(row["interval_over"] == "examples" for row in rows):
@@ -166,11 +212,25 @@ def _section(rows: list[Row], how: Comparison, dense: dict[Any, Row]) -> Section
         notes.append(
             f"{unmatched} cells (×) have no dense run with a score above 0 to compare with."
         )
-    fixed = ("line", "metric", *(("difficulty",) if how.difficulty else ()), "dense", "seeds",
+    fixed = (how.first, "metric", *(("difficulty",) if how.difficulty else ()), "dense", "seeds",
              "curve")  # fmt: skip
-    fixed = ("task" if how.difficulty else how.title.split()[0].lower(), *fixed[1:])
     columns = (*fixed, *(name for _, name in levels))
     return Section(_title(how, rows), columns, table, tuple(notes), len(fixed), tuple(heat))
+
+
+def dense_score(row: Row) -> str:
+    """The dense model's score, in brackets where it does no better than guessing."""
+    text = cells.score(row["metric"], row["dense_score"])
+    return f"({text})" if row["_at_chance"] else text
+
+
+def guessing(rows: Sequence[Row]) -> str:
+    """What brackets around dense scores say."""
+    chances = {cells.score(row["metric"], chance.chance(row)) for row in rows if row["_at_chance"]}
+    return (
+        f"(…): even the dense model does no better than guessing ({', '.join(sorted(chances))}): "
+        "its drop says nothing."
+    )
 
 
 def _heat(row: Row | None) -> float | None:

@@ -23,6 +23,7 @@ from jdna_cli.reports import (
     cells,
     chance,
     difficulty_trends,
+    labels,
     predictions,
     resampling,
     statistics,
@@ -107,7 +108,7 @@ def judge(source: Source) -> list[Comparison]:
 
 
 def _judge(source: Source) -> list[Comparison]:
-    rows, answers = cells.labelled(source), predictions.of(source)
+    rows, answers = labels.labelled(source), predictions.of(source)
     axis = source.test.axis if source.test else None
     found = [
         _across(own, source.tolerance, answers)
@@ -120,7 +121,7 @@ def _judge(source: Source) -> list[Comparison]:
             or len({row[column] for row in rows if row[column] is not None}) < 2
         ):
             continue
-        labelled = [row for row in cells.labelled(source, (column,)) if row[column] is not None]
+        labelled = [row for row in labels.labelled(source, (column,)) if row[column] is not None]
         for own in _by(labelled, _within_key).values():
             found.append(_within(own, column, source.tolerance, answers))
     kept = [one for one in found if one is not None]

@@ -188,6 +188,8 @@ _COLUMNS = ("model", "task", "regime", "criterion", "pattern", "seed")
 def explain_nothing(source: Source) -> str:
     """Why no run was found: the first filter that matches none, and what there is instead."""
     given = source.filters.given
+    if not source.query("SELECT 1 FROM run WHERE status = 'finished' LIMIT 1", ()).rows:
+        return "no run has finished here yet"
     for name in _COLUMNS:
         if name not in given:
             continue
@@ -202,10 +204,10 @@ def explain_nothing(source: Source) -> str:
         near = difflib.get_close_matches(wanted[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(there[:12])}"
         if not there:
-            return f"--{name}: no finished run has any"
+            return f"--{name}: no finished run has a {name}"
         return f"--{name}: no finished run has {wanted[0]!r}: {hint}"
-    told = ", ".join(f"--{name} {value}" for name, value in given.items())
-    return f"no finished run matches {told} together"
+    told = [f"--{name} {value}" for name, value in given.items()]
+    return f"no finished run matches {', '.join(told)}{' together' if len(told) > 1 else ''}"
 
 
 def nothing(source: Source, otherwise: str) -> RequestError:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import simulated
-from jdna_cli.reports import cells, hypothesis, predictions, statistics
+from jdna_cli.reports import cells, hypothesis, labels, predictions, statistics
 from jdna_cli.reports import chance as reports_chance
 from jdna_cli.reports.query import Filters, source_of
 from tests.conftest import run_jdna
@@ -103,8 +103,11 @@ def test_a_dense_score_is_at_chance_where_its_interval_reaches_it(
         ({**cell, "sparsity": 0.5}, answers(0, 2)),
     ]
     found = source(recorded(tmp_path / "home", runs))
-    rows = [row for row in cells.labelled(found) if row["dense_score"] is not None]
+    rows = [row for row in labels.labelled(found) if row["dense_score"] is not None]
     assert {reports_chance.at_chance(row, predictions.of(found)) for row in rows} == {guessing}
+    told = run_jdna("report", "--home", tmp_path / "home").out
+    assert (f" ({100 * share:.1f}) " in told) == guessing
+    assert ("does no better than guessing" in told) == guessing
 
 
 def test_drops_over_examples_cover_at_their_rate():

@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks import simulated
 from jdna_cli.difficulty import CONDITIONS
-from jdna_cli.reports import cells as reports_cells
-from jdna_cli.reports import difficulty_trends, hypothesis, verdict_words
+from jdna_cli.reports import difficulty_trends, hypothesis, labels, verdict_words
 from jdna_cli.reports.catalogue import verdict
 from jdna_cli.reports.query import Filters, source_of
 
@@ -150,7 +149,7 @@ def test_one_table_says_what_is_harder_and_all_read_it(name, tmp_path):
         rows += [{**cell, "sparsity": s, "score": 0.9 - 0.2 * i - s / 5} for s in (0.3, 0.5)]
     simulated.record(tmp_path / "home", rows)
     found = source_of(f"sqlite:///{tmp_path}/home/jdna.db", tmp_path / "home", Filters())
-    shown = [row[name] for row in reports_cells.labelled(found) if row["sparsity"] == 0.3]
+    shown = [row[name] for row in labels.labelled(found) if row["sparsity"] == 0.3]
     assert shown == told, "easy first"
     (one,) = (c for c in hypothesis.judge(found) if c.axis == name)
     assert [line.label for line in one.lines] == [condition.label(level) for level in told]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import simulated
 from jdna_cli import reports
-from jdna_cli.reports import cells
+from jdna_cli.reports import cells, labels
 from jdna_cli.reports.query import Filters, source_of
 from jdna_cli.reports.rendering import plots
 from jdna_cli.store import reading
@@ -361,13 +361,65 @@ def test_no_two_rows_look_alike(tmp_path):
     ]
     there = [simulated.dense(**{**row, "score": 0.9}) for row in rows]
     found = source(simulated.record(tmp_path / "home", [*rows, *there]))
-    told = {(row["_name"], row["label"]) for row in cells.labelled(found)}
+    told = {(row["_name"], row["label"]) for row in labels.labelled(found)}
     assert told == {
         ("x/bert", "t"), ("y/bert", "t"), ("gpt", "t (from run 3)"), ("gpt", "t (from run 4)"),
         ("t5", "t (rule 1)"), ("t5", "t (rule 2)"),
     }  # fmt: skip
     listed = run_jdna("runs", "list", "--home", tmp_path / "home").out
     assert "x/bert" in listed
+
+
+FINETUNE = {"epochs": 1, "lr": 2e-5, "warmup": 0.06, "lora_targets": [], "resume": False}
+
+
+@pytest.mark.parametrize(
+    ("others", "names"),
+    [
+        # What an evaluation cannot be asked does not tell a fine-tuning from it.
+        ([{"kind": "eval", "settings": {"limit": 50}, "sample": 50}], {"t", "t (50 drawn)"}),
+        ([{"kind": "eval", "settings": {"shots": 0}}], {"t", "t (eval)"}),
+        ([{"settings": {**FINETUNE, "lr": 1e-4}}], {"t (lr 2e-05)", "t (lr 0.0001)"}),
+        ([{"settings": {**FINETUNE, "epochs": 3}}, {"kind": "eval", "settings": {"chat": False}},
+          {"kind": "eval", "settings": {"chat": True}}],
+         {"t (epochs 1)", "t (epochs 3)", "t", "t (chat)"}),
+    ],
+)  # fmt: skip
+def test_a_label_says_what_differs_and_no_more(others, names, tmp_path):
+    base = {"model": "org/one", "task": "t", "score": 0.9, "settings": FINETUNE}
+    rows = [{**base, "recipe": str(i), **other} for i, other in enumerate([{}, *others])]
+    found = source(simulated.record(tmp_path / "home", [simulated.dense(**row) for row in rows]))
+    assert {row["label"] for row in labels.labelled(found)} == names
+
+
+def test_runs_pruned_in_different_ways_are_called_differently(tmp_path):
+    own = {"kind": "prune", "model": "org/one", "task": None, "regime": None, "score": 0.0}
+    half = {**own, "sparsity": 0.5, "recipe": "r"}
+    ways = [
+        half, {**half, "pattern": "2:4"}, {**half, "criterion": "wanda", "scope": "row"},
+        {**half, "allocation": "owl"}, {**half, "sparsity": 0.505},
+        {**half, "pattern": "2:4", "quantization": "4 bits channel symmetric"},
+        {**half, "pattern": None, "criterion": None, "quantization": "4 bits channel symmetric"},
+    ]  # fmt: skip
+    home = simulated.record(tmp_path / "home", ways)
+    for command in (("runs", "list"), ("report", "runs")):
+        told = run_jdna(*command, "--home", home).out
+        lines = [line for line in told.splitlines() if "prune" in line.split()[1:2]]
+        assert [re.split(r"org/one +|  +0.0+$", line)[1].strip() for line in lines] == [
+            "50%", "2:4", "50% wanda", "50% owl", "50.5%", "2:4 4 bits", "4 bits",
+        ]  # fmt: skip
+
+
+def test_levels_of_a_condition_are_shown_before_anything_was_pruned(tmp_path):
+    own = {"kind": "eval", "model": "org/one", "task": "t"}
+    rows = [
+        simulated.dense(**own, shots=k, score=score, recipe=f"r{k}", settings={"shots": k})
+        for k, score in ((8, 0.8), (0, 0.6))
+    ]
+    told = run_jdna("report", "shots", "--home", simulated.record(tmp_path / "home", rows)).out
+    assert "dense runs only" in told
+    table = [" ".join(line.split()) for line in told.splitlines() if " shots " in line]
+    assert table == ["8 shots accuracy 80.0 1", "0 shots accuracy 60.0 1"]
 
 
 @pytest.mark.parametrize(

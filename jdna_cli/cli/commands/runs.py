@@ -66,19 +66,15 @@ def list_runs(
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
-    pruned = ""
-    if row["quantization"]:
-        pruned = " ".join(row["quantization"].split()[:2])  # as in "4 bits"
-    elif row["pattern"]:
-        plain = row["pattern"] == "unstructured"
-        pruned = f"{100 * row['sparsity']:.4g}%" if plain else row["pattern"]
-        pruned += "" if row["criterion"] == "magnitude" else f" {row['criterion']}"
-        pruned += f" {row['allocation']}" if row["allocation"] else ""
+    from jdna_cli.reports import cells
+
     score = "" if row["score"] is None else f"{row['score']:.4f}"
     seed = "" if row["kind"] == "prune" else row["seed"]
     model = row["_name"] if row["model"] else None
     values = [row["id"], row["kind"], row["status"], model, row["task"], row["regime"]]
-    return ["" if value is None else str(value) for value in (*values, pruned, seed, score)]
+    return [
+        "" if value is None else str(value) for value in (*values, cells.taken(row), seed, score)
+    ]
 
 
 @runs.command("show", epilog=examples.of("runs show"))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jdna_cli.reports import cells, chance, predictions, ways
+from jdna_cli.reports import cells, chance, labels, predictions, ways
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -27,7 +27,7 @@ EMPTY = "no advice yet: `jdna advise MODEL --task T` finds how much may go"
 
 def rows(source: Source) -> list[Row]:
     """One row per model, task and way of pruning, those that may lose most first."""
-    found = ways.grouped(cells.labelled(source))
+    found = ways.grouped(labels.labelled(source))
     answers = predictions.of(source)
     few = sum(way.scatters for way in found) <= ways.MOST
     rows = [

@@ -7,11 +7,7 @@ examples of a single one. What was not run is empty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from jdna_cli.reports import cells, curves
-from jdna_cli.reports.query import Row
-from jdna_cli.reports.rendering.tables import Section
+from jdna_cli.reports import curves
 
 HEADING = "How much each task loses"
 EMPTY = "no finished fine-tuning or evaluation is recorded yet"
@@ -24,27 +20,4 @@ COMPARED = curves.Comparison(
 )  # fmt: skip
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """One table per model, regime, criterion and kind of pattern."""
-    found = COMPARED.sections(rows)
-    dense = [row for row in rows if cells.plain(row)]
-    return found or ([_dense_only(dense)] if dense else [])
-
-
-def _dense_only(dense: list[Row]) -> Section:
-    table = [
-        [
-            r["label"],
-            r["metric"],
-            cells.percent(r["difficulty"]),
-            cells.score(r["metric"], r["score"]),
-            str(r["n"]),
-        ]
-        for r in dense
-    ]
-    note = "Nothing was pruned yet: `jdna finetune MODEL --task T --sparsity 0.5` makes a drop."
-    columns = ("task", "metric", "difficulty", "dense", "seeds")
-    return Section("Dense runs only", columns, table, (note,))
-
-
-rows, figure = COMPARED.rows, COMPARED.figure
+rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

@@ -13,7 +13,7 @@ from typing import Any
 
 from jdna_cli import registry
 from jdna_cli.errors import RequestError
-from jdna_cli.reports import cells
+from jdna_cli.reports import cells, labels
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -87,7 +87,7 @@ def rows(source: Source) -> list[Row]:
     if not source.figure:
         raise RequestError(f"paper: name a published figure: {', '.join(MATCHES)}")
     name = registry.check("figure", source.figure, MATCHES)
-    own = [row for row in cells.labelled(source) if row["mean_relative"] is not None]
+    own = [row for row in labels.labelled(source) if row["mean_relative"] is not None]
     magnitude = [r for r in own if r["criterion"] == "magnitude" or name == "open-closed-book"]
     levels: dict[tuple[str, str], list[Row]] = {}
     for row in magnitude:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jdna_cli.reports import cells, curves
+from jdna_cli.reports import cells, curves, labels
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -20,7 +20,7 @@ EMPTY = "no pruned or rounded model with a compact form was measured yet"
 
 def rows(source: Source) -> list[Row]:
     """All cells that have a size, smaller ones last within a task."""
-    found = [row for row in cells.labelled(source) if row["bits_per_weight"] is not None]
+    found = [row for row in labels.labelled(source) if row["bits_per_weight"] is not None]
     order = {row["label"]: i for i, row in reversed(list(enumerate(found)))}
     return sorted(found, key=lambda row: (order[row["label"]], -row["bits_per_weight"]))
 

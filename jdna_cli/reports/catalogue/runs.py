@@ -39,8 +39,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             row["_name"] if row["model"] else "",
             row["task"] or "",
             row["regime"] or "",
-            cells.level(row)[1] if row["pattern"] or row["quantization"] else "",
-            "" if row["seed"] is None else str(row["seed"]),
+            cells.taken(row),
+            "" if row["seed"] is None or row["kind"] == "prune" else str(row["seed"]),
             "" if row["score"] is None else cells.score(row["metric"], row["score"]),
             row["error"] or row["remark"] or "",
         ]

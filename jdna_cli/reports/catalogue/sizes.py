@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jdna_cli.reports import cells
+from jdna_cli.reports import cells, labels
 from jdna_cli.reports.curves import seeds_note
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
@@ -33,7 +33,7 @@ def rows(source: Source) -> list[Row]:
     found = [
         {**row, "prunable_weights": sizes[row["model"]],
          "weights_left": round(sizes[row["model"]] * (1 - (row["sparsity"] or 0.0)))}
-        for row in cells.labelled(source) if sizes.get(row["model"])
+        for row in labels.labelled(source) if sizes.get(row["model"])
     ]  # fmt: skip
     models: dict[str, set[str]] = {}
     for row in found:
