@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -102,6 +104,16 @@ class Waiting:
                     self._changed.wait()
                 elif not text:
                     self._changed.wait()
+
+
+@contextlib.contextmanager
+def phases() -> Iterator[Callable[[str], None]]:
+    """For as long as something lasts: what to call with what is being done."""
+    waiting = Waiting()
+    try:
+        yield waiting.now
+    finally:
+        waiting.now("")
 
 
 class Reporter:

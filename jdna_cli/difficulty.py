@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from jdna_cli.amounts import percent
+
 
 @dataclass(frozen=True)
 class HumanScore:
@@ -67,7 +69,7 @@ CONDITIONS = {
         Condition("mixture", "--pairs", "one to many directions of translation",
                   lambda count: float(count or 0), _counted("directions")),
         Condition("data_fraction", "--data-fraction", "all to few of the training examples",
-                  lambda share: -float(share or 0), lambda share: f"{share:.0%} of the data"),
+                  lambda share: -float(share or 0), lambda share: f"{percent(share)} of the data"),
     )
 }  # fmt: skip
 

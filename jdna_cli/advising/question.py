@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jdna_cli.amounts import percent
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import parse_pattern
 from jdna_cli.sweeps.experiment import Experiment
@@ -32,7 +33,7 @@ class Level:
     @property
     def words(self) -> str:
         """47% or 4:8."""
-        return self.pattern or f"{self.sparsity:.0%}"
+        return self.pattern or percent(self.sparsity)
 
 
 @dataclass(frozen=True)

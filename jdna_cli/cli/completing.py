@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from jdna_cli.amounts import percent
+
 Found = list[tuple[str, str]]  # value, and what it is
 MOST = 50  # runs, the latest
 
@@ -94,7 +96,7 @@ def _runs(context: typer.Context, condition: str) -> list[tuple[int, str]]:
         return []
     told = []
     for row in rows:
-        amount = f"{row['sparsity']:.0%}" if row["pattern"] == "unstructured" else row["pattern"]
+        amount = percent(row["sparsity"]) if row["pattern"] == "unstructured" else row["pattern"]
         parts = (row["kind"], short(row["model"]), row["task"], amount)
         told.append((row["id"], " ".join(str(part) for part in parts if part)))
     return told

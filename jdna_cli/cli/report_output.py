@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jdna_cli.cli.options import common
+from jdna_cli.console import phases
 from jdna_cli.errors import RequestError
 
 if TYPE_CHECKING:
@@ -31,20 +33,28 @@ def write(name: str, source: Source, targets: Targets) -> str:
     Raises:
         RequestError: no such report, or nothing in the database that it is about.
     """
+    with phases() as now:
+        return _written(name, source, targets, now)
+
+
+def _written(name: str, source: Source, targets: Targets, now: Callable[[str], None]) -> str:
     from jdna_cli import reports
     from jdna_cli.reports import cells
     from jdna_cli.reports.query import nothing
     from jdna_cli.reports.rendering import plots, tables
 
     chosen = reports.load(name)
+    now("reading the runs")
     rows = chosen.rows(source)
     if not rows and source.filters.given:
         raise nothing(source, chosen.EMPTY)
     if targets.plot is not None:
+        now(f"drawing {targets.plot}")
         plots.draw(chosen.figure(rows), targets.plot)
     if targets.html is not None:
         from jdna_cli.reports import page
 
+        now(f"drawing {targets.html}")
         page.write(targets.html, name, source, targets.title or page.TITLE)
     files = {"plot": targets.plot, "html": targets.html}
     if targets.form in ("json", "csv"):

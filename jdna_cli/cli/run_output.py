@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jdna_cli.amounts import percent
 from jdna_cli.console import place, say, tell
 from jdna_cli.models.formats import FORMATS
 from jdna_cli.reports.query import short
@@ -186,11 +188,34 @@ def show_plan(planned: list[Planned], needs: list[Need], json_asked: bool) -> No
         memory = [asdict(need) for need in needs]
         print(json.dumps({"prunable": count, "tensors": rows, "memory": memory}))
         return
-    for tensor in planned:
-        what = f"prunable {tensor.loss or ''}" if tensor.reason is None else f"no: {tensor.reason}"
-        tell(f"{tensor.name} {list(tensor.shape)}  {what}".rstrip())
+    for name, many, one in _folded(planned):
+        what = f"prunable {one.loss or ''}" if one.reason is None else f"no: {one.reason}"
+        times = f" × {many}" if many > 1 else ""
+        tell(f"{name} {list(one.shape)}{times}  {what}".rstrip())
     tell(f"{count:,} prunable weights in {len(chosen)} of {len(planned)} tensors")
     show_memory(needs, json_asked=False)
+
+
+def _folded(planned: list[Planned]) -> Iterator[tuple[str, int, Planned]]:
+    """Tensors that are the same in all blocks as one: its name with all numbers, how many, one."""
+    alike: dict[object, list[Planned]] = {}
+    for tensor in planned:
+        parts = tensor.name.split(".")
+        form = tuple("" if part.isdecimal() else part for part in parts)
+        alike.setdefault((form, tensor.shape, tensor.reason, tensor.loss), []).append(tensor)
+    for group in alike.values():
+        columns = list(zip(*(tensor.name.split(".") for tensor in group), strict=True))
+        # A part of the name is one word, or numbers without a gap.
+        values = [sorted({int(x) for x in own}) if own[0].isdecimal() else [0] for own in columns]
+        whole = all(own[-1] - own[0] == len(own) - 1 for own in values)
+        if whole and math.prod(map(len, values)) == len(group):
+            name = ".".join(
+                own[0] if len(numbers) == 1 else f"{numbers[0]}…{numbers[-1]}"
+                for own, numbers in zip(columns, values, strict=True)
+            )
+            yield name, len(group), group[0]
+        else:
+            yield from ((tensor.name, 1, tensor) for tensor in group)
 
 
 def title(run: Run) -> str:
@@ -206,7 +231,9 @@ def title(run: Run) -> str:
     if run.task:
         parts.append(f"on {run.task}")
     if run.pattern:
-        amount = f"{run.sparsity:.0%}" if run.pattern == "unstructured" else run.pattern
+        amount = run.pattern
+        if run.pattern == "unstructured":
+            amount = percent(run.sparsity or 0.0)
         how = [run.criterion, run.scope, run.allocation]
         parts.append(f"at {amount} ({' '.join(word for word in how if word)})")
     if run.quantization:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jdna_cli.sweeps.queue import State
 
 
+_PAPER = "Yin et al. 2024 (arXiv 2310.02277)"
+
+
 def show_list(as_json: bool) -> None:
     """The experiments that come with jdna."""
     from jdna_cli.reports.rendering import tables
@@ -33,7 +36,9 @@ def show_list(as_json: bool) -> None:
         print(json.dumps({"experiments": found}))
         return
     columns = ("name", "cells", "model", "source")  # a title says what a name says
-    tables.plain(columns, [[str(row[k]) for k in columns] for row in found])
+    table = [[str(row[k]).replace(f"{_PAPER}, ", "paper, ") for k in columns] for row in found]
+    tables.plain(columns, table)
+    tell(f"paper: {_PAPER}")
 
 
 def _models(asked: Any) -> str:

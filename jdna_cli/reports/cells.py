@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jdna_cli import amounts
 from jdna_cli.reports import predictions, statistics
 from jdna_cli.reports.query import Row, Source, short
 from jdna_cli.tasks.metrics import LOWER_IS_BETTER
@@ -230,7 +231,7 @@ def _level(
 ) -> tuple[float, str]:
     if pattern:
         assert sparsity is not None
-        return sparsity, f"{100 * sparsity:g}%" if pattern == "unstructured" else pattern
+        return sparsity, amounts.percent(sparsity) if pattern == "unstructured" else pattern
     if quantization:
         bits = int(quantization.partition(" ")[0])
         return -bits, f"{bits} bits"
@@ -263,15 +264,14 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
 def amount(row: Row) -> str:
     """How many weights are taken, in words: 50% or 2:4."""
     unstructured = row["pattern"] == "unstructured"
-    return f"{row['sparsity']:.0%}" if unstructured else str(row["pattern"])
+    return amounts.percent(row["sparsity"]) if unstructured else str(row["pattern"])
 
 
 def taken(row: Row) -> str:
     """What a run took from its model, in words: 50%, 2:4 wanda, 60% magnitude owl, 4 bits."""
     parts = []
     if row["pattern"]:
-        parts.append(f"{100 * row['sparsity']:.4g}%" if row["pattern"] == "unstructured"
-                     else row["pattern"])  # fmt: skip
+        parts.append(amount(row))
         parts += [row["criterion"]] if row["criterion"] != "magnitude" else []
         parts += [row["allocation"]] if row["allocation"] else []
     if row["quantization"]:

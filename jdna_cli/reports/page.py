@@ -22,7 +22,7 @@ from jdna_cli import clock, command_line, reports
 from jdna_cli.errors import JdnaError
 from jdna_cli.reports import cells, hypothesis, verdict_words
 from jdna_cli.reports.query import Row, Source, short
-from jdna_cli.reports.rendering import inline
+from jdna_cli.reports.rendering import inline, plots
 from jdna_cli.reports.rendering.figures import Figure
 from jdna_cli.reports.rendering.tables import Section, told_once
 
@@ -32,6 +32,7 @@ _ORDER = ("drop", "adequacy", "options", "shots", "context", "book", "languages"
             "tradeoff")  # fmt: skip
 _APART = ("verdict", "advise", "compare", "paper", "runs", "layers")  # first, or asked for by name
 MOST_RUNS = 500
+MOST = plots.MOST  # tables, and figures, of one report
 TITLE = "jdna report"
 DOT = " · "  # between the parts of a title
 
@@ -135,18 +136,20 @@ class Chapter:
     def without(self, shared: Sequence[str]) -> dict[str, Any]:
         """What the template takes; words that all tables share are left out."""
         panels = {panel.title: i for i, panel in enumerate(self.figure.panels)}
+        sections = self.sections[:MOST]
         pairs = [
             {
                 "table": _table(section, shared),
                 "figure": self._figure(panels.pop(title), shared) if title in panels else None,
             }
-            for section, title in zip(
-                told_once(self.sections), [s.title for s in self.sections], strict=True
-            )
+            for section, title in zip(told_once(sections), [s.title for s in sections], strict=True)
         ]
-        alone = [self._figure(i, shared) for i in panels.values()]
+        for section in self.sections[MOST:]:
+            panels.pop(section.title, None)
+        alone = [self._figure(i, shared) for i in list(panels.values())[:MOST]]
+        left = max(len(self.sections) - len(pairs), len(panels) - len(alone))
         return {"name": self.name, "heading": self.heading, "about": self.about, "pairs": pairs,
-                "alone": alone}  # fmt: skip
+                "alone": alone, "left": left}  # fmt: skip
 
     def _figure(self, i: int, shared: Sequence[str]) -> dict[str, str]:
         panel = self.figure.panels[i]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from jdna_cli.amounts import percent
 from jdna_cli.models.blocks import order
 from jdna_cli.reports.rendering.figures import Heat, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -49,7 +50,7 @@ def grid(found: Sequence[Cell], dense: float, head: str = "Rise of the loss") ->
             f"Dense loss {dense:.4f}. Each matrix was pruned alone; most is lost in "
             f"{worst[1]} {worst[2]}: {worst[0]:+.4f}."
         )
-        title = f"{head} · each pruned to {sparsity:.0%} alone"
+        title = f"{head} · each pruned to {percent(sparsity)} alone"
         sections.append(Section(title, ("block", *kinds), table, (note,), fixed=1))
     return sections
 

@@ -53,6 +53,7 @@ def make(workspace: OpenWorkspace, cells: list[Cell], keep: str, workers: int) -
         if run_cell.look_up(looking, cell, plan.runs, with_model=True) is None:
             del plan.runs[cell.key]
     _estimate(workspace, plan, keep, users, workers)
+    workspace.observer.phase("")
     return plan
 
 

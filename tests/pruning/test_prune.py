@@ -183,6 +183,22 @@ def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(jdna, tiny, family)
     assert "no: left out by --include or --exclude" in left_out
 
 
+def test_a_dry_run_shows_what_all_blocks_share_in_one_line(jdna, tiny):
+    lines = jdna("prune", tiny("bert"), "--sparsity", 0.5, "--dry-run").out.splitlines()
+    key = "attention.self.key.weight [32, 32]"
+    assert f"encoder.layer.0…1.{key} × 2  prunable" in lines
+    apart = jdna("prune", tiny("bert"), "--sparsity", 0.5, "--exclude", "*0.attention*",
+                 "--dry-run").out.splitlines()  # fmt: skip
+    assert f"encoder.layer.0.{key}  no: left out by --include or --exclude" in apart
+    assert f"encoder.layer.1.{key}  prunable" in apart
+
+
+def test_a_sparsity_is_named_as_it_was_asked_for(jdna, tiny):
+    for asked, said in ((0.125, "12.5%"), (0.12, "12%"), (0.29, "29%")):
+        told = jdna("prune", tiny("bert"), "--sparsity", asked).out
+        assert f"at {said} (magnitude global)" in told
+
+
 def test_collapse_is_reported(jdna, bert):
     tensors = load_file(bert / "model.safetensors")
     name = "encoder.layer.1.output.dense.weight"

@@ -139,6 +139,11 @@ def test_the_list_shows_sizes_and_the_difficulty_against_the_dense_model(jdna, t
     after = {t["name"]: t for t in jdna("tasks", "list", "--json").json["tasks"]}
     assert after["living"]["difficulty"] == pytest.approx(1 - score)
     assert after["living"]["dense"] == score
+    # What was measured of a part, or of another split, says nothing of the whole.
+    jdna("eval", "run:1", "--task", "living", "--limit", 10)
+    jdna("eval", "run:1", "--task", "living", "--split", "test")
+    again = {t["name"]: t for t in jdna("tasks", "list", "--json").json["tasks"]}
+    assert again["living"] == after["living"]
     (tmp_path / "d" / "sst2").mkdir(parents=True)
     (tmp_path / "d" / "sst2" / "train.jsonl").write_text("{}\n{}\n")
     found = jdna("tasks", "list", "--data-dir", tmp_path / "d", "--json").json["tasks"]

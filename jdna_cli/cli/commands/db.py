@@ -14,7 +14,9 @@ from jdna_cli.cli.options import common
 from jdna_cli.console import print_json
 from jdna_cli.errors import redact
 
-db = typer.Typer(help="Where the database is, upgrade it, or ask it in SQL.", no_args_is_help=True)
+db = typer.Typer(
+    help="Where the database is; back it up, upgrade it, or ask it in SQL.", no_args_is_help=True
+)
 
 
 def plain(row: tuple[Any, ...]) -> list[Any]:

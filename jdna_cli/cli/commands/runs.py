@@ -1,4 +1,4 @@
-"""`jdna runs`: list, show, or remove recorded runs."""
+"""`jdna runs`: list, show, verify, or remove recorded runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jdna_cli.cli.opening import require_database, url_of
 from jdna_cli.cli.options import common
 from jdna_cli.console import place, print_json, say, size, tell
 
-runs = typer.Typer(help="List, show, or remove recorded runs.", no_args_is_help=True)
+runs = typer.Typer(help="List, show, verify, or remove recorded runs.", no_args_is_help=True)
 
 
 Number = Annotated[

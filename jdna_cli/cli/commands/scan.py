@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from jdna_cli.amounts import percent
 from jdna_cli.cli.asked import given
 from jdna_cli.cli.opening import open_workspace
 from jdna_cli.cli.options import common, measuring, pruning
@@ -87,7 +88,7 @@ def scan(
         if plot is not None:
             found, dense = done.outcome.sensitivities, done.outcome.result("loss")
             panels = [
-                scans.heat(found, dense, s, f"{run_output.title(done.run)} · {s:.0%}")
+                scans.heat(found, dense, s, f"{run_output.title(done.run)} · {percent(s)}")
                 for s in scans.sparsities(found)
             ]
             note = "each matrix pruned alone, without training: how far the loss rises"

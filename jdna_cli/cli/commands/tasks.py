@@ -36,14 +36,19 @@ def _task_as_json(task: Task) -> dict[str, Any]:
     }
 
 
-# The latest dense model that was measured on each task, and its mean score over seeds.
+# The latest dense model that was measured on the whole of each task as it is, and its mean score
+# over seeds.
 _DENSE = """
-SELECT task, model, AVG(score) AS dense, COUNT(*) AS seeds FROM (
+SELECT task, split, model, AVG(score) AS dense, COUNT(*) AS seeds FROM (
   SELECT performance.*, LAST_VALUE(recipe) OVER (
-    PARTITION BY task ORDER BY run_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+    PARTITION BY task, split ORDER BY run_id
+    ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
   ) AS latest
-  FROM performance WHERE regime = 'dense' AND sparsity = 0
-) AS dense WHERE recipe = latest GROUP BY task, model
+  FROM performance
+  WHERE regime = 'dense' AND sparsity = 0 AND quantization IS NULL AND teacher IS NULL
+    AND sample IS NULL AND options IS NULL AND context_words IS NULL
+    AND COALESCE(data_fraction, 1) = 1
+) AS dense WHERE recipe = latest GROUP BY task, split, model
 """
 
 
@@ -61,11 +66,12 @@ def list_tasks(
     from jdna_cli.tasks.built_in import all_tasks
 
     known = url_of(home, db) if db or (home / "jdna.db").is_file() else None
-    dense = {row["task"]: row for row in reading.query(known, _DENSE).records()} if known else {}
+    measured = reading.query(known, _DENSE).records() if known else []
+    dense = {(row["task"], row["split"]): row for row in measured}
     found = []
     for task in all_tasks().values():
         row = {**_task_as_json(task), "examples": _sizes(task, data_dir)}
-        if own := dense.get(task.name):
+        if own := dense.get((task.name, task.evaluation_splits[0])):
             row |= {"dense": own["dense"], "dense_model": own["model"], "difficulty": None}
             if task.human:
                 row["difficulty"] = (task.human.value - own["dense"]) / task.human.value
@@ -73,15 +79,20 @@ def list_tasks(
     if as_json:
         print_json({"tasks": found})
         return
-    columns = ("task", "metric", "train", "measured", "human", "dense", "difficulty", "question")
+    models = sorted({short(row["dense_model"]) for row in found if "dense_model" in row})
+    for row in found:
+        row["_model"] = short(row["dense_model"]) if "dense_model" in row and models[1:] else ""
+    columns = ("task", "metric", "train", "measured", "human", "model", "dense", "difficulty",
+               "question")  # fmt: skip
     kinds = dict.fromkeys(row["kind"] for row in found)
     groups = [
         tables.Section(kind, columns, [_task_row(row) for row in found if row["kind"] == kind])
         for kind in kinds
     ]
     print(tables.sections_as_text(groups, "table"), end="")
-    if models := sorted({short(row["dense_model"]) for row in found if "dense_model" in row}):
-        tell(f"dense: {', '.join(models)}; difficulty: (human − dense) / human")
+    if models:
+        which = "the latest model" if models[1:] else models[0]
+        tell(f"dense: {which}; difficulty: (human − dense) / human")
 
 
 def _sizes(task: Task, data_dir: Path | None) -> dict[str, int]:
@@ -107,7 +118,8 @@ def _task_row(row: dict[str, Any]) -> list[str]:
     sizes = [row["examples"].get(split) for split in ("train", row["evaluation_splits"][0])]
     counts = ["" if n is None else f"{n:,}" for n in sizes]
     names = [row["name"], row["metric"], *counts]
-    return [*names, percent("human"), percent("dense"), percent("difficulty"), row["description"]]
+    scores = [percent("human"), row["_model"], percent("dense"), percent("difficulty")]
+    return [*names, *scores, row["description"]]
 
 
 @tasks.command("show", epilog=examples.of("tasks show"))

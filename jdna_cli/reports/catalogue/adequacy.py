@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jdna_cli.amounts import percent
 from jdna_cli.reports import curves
 
 HEADING = "With less training data"
@@ -10,6 +11,6 @@ EMPTY = (
     "`jdna finetune … --data-fraction 0.5` does"
 )
 COMPARED = curves.condition(
-    "Data adequacy", "data_fraction", lambda row: f"{row['data_fraction']:.0%} of the data"
+    "Data adequacy", "data_fraction", lambda row: f"{percent(row['data_fraction'])} of the data"
 )
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

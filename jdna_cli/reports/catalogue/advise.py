@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jdna_cli.amounts import percent
 from jdna_cli.reports import cells, chance, labels, predictions, ways
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
@@ -79,7 +80,9 @@ def _next(levels: list[Row], row: Row) -> str:
         return "a dense model that has learnt the task: this one is at chance level"
     below, above = row["between"]
     if above is not None and row["kind"] == "unstructured" and above - below > 0.15:
-        return f"--sparsity {(below + above) / 2:.2f}, between {below:.0%} and {above:.0%}"
+        return (
+            f"--sparsity {(below + above) / 2:.2f}, between {percent(below)} and {percent(above)}"
+        )
     if levels[0]["data_fraction"] is None and row["kind"] == "unstructured":
         return "more examples" if row["interval_over"] else "saved answers"
     if row["seeds"] < 3:
@@ -120,7 +123,9 @@ def sentence(row: Row) -> str:
     if found >= row["highest_level"] - 1e-9:
         bounds = ", the largest that was measured,"
     else:
-        bounds = f" (between {row['between'][0]:.0%} and {row['between'][1]:.0%} as measured)"
+        bounds = (
+            f" (between {percent(row['between'][0])} and {percent(row['between'][1])} as measured)"
+        )
     return f"{head}: {found:.0%} of the prunable weights may go{bounds} before {limit} ({sure})."
 
 
@@ -189,7 +194,7 @@ def warnings(row: Row) -> list[str]:
     told = []
     head = f"{row['way']}: " if row["_levels"] else ""
     for one in row["unlearnt"]:
-        where = f"at {one['sparsity']:.0%}" if one["sparsity"] else "dense"
+        where = f"at {percent(one['sparsity'])}" if one["sparsity"] else "dense"
         seed = f" (seed {one['seed']})" if one["seed"] is not None else ""
         told.append(
             f"{head}run {one['run']}, {where}{seed}, did not learn the task, while others of "
@@ -197,8 +202,8 @@ def warnings(row: Row) -> list[str]:
         )
     for low, high in row["falls"]:
         told.append(
-            f"{head}the drop is smaller at {high:.0%} than at {low:.0%}, by more than the seeds "
-            "scatter: it does not rise evenly."
+            f"{head}the drop is smaller at {percent(high)} than at {percent(low)}, by more than "
+            "the seeds scatter: it does not rise evenly."
         )
     return told
 

@@ -16,7 +16,8 @@ from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 
 # Stand for the page's own colours until the drawing is done.
 _TEXT, _RULE = "#010203", "#040506"
-_SIZE = 6.2, 4.0  # inches
+POINTS = 200  # where there are more, nobody goes through them one by one: the table has them
+_WIDTH = 6.2  # inches
 
 
 def svg(panel: Panel, drawn: Figure, prefix: str) -> str:
@@ -27,7 +28,7 @@ def svg(panel: Panel, drawn: Figure, prefix: str) -> str:
         drawn: the figure that it is of: its height axis and reference.
         prefix: of all names inside, which a page has once.
     """
-    figure = plots.blank(*_SIZE)
+    figure = plots.blank(_WIDTH, plots.height(panel))
     import matplotlib as mpl
 
     colours: Any = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT,
@@ -38,8 +39,9 @@ def svg(panel: Panel, drawn: Figure, prefix: str) -> str:
         plots.panel_on(axis, replace(panel, title=""), drawn.reference)
         axis.grid(True, color=_RULE, linewidth=0.6)
         axis.set_ylabel("" if panel.heat else drawn.y_label)
-        for i, line in enumerate(panel.lines):
-            _reachable(axis, line, i)
+        if sum(len(line.x) for line in panel.lines) <= POINTS:
+            for i, line in enumerate(panel.lines):
+                _reachable(axis, line, i)
         file = io.StringIO()
         figure.patch.set_alpha(0)
         axis.patch.set_alpha(0)

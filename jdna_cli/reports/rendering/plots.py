@@ -53,9 +53,8 @@ def draw(drawn: Figure, path: Path) -> None:
             "with --model, --task, --regime, --criterion, or --pattern"
         )
     width = 8.0 if any(len(panel.lines) > BESIDE for panel in found) else 5.2
-    tallest = max((len(panel.heat.rows) for panel in found if panel.heat), default=0)
-    height = max(4.0, 1.2 + 0.16 * tallest)
-    figure = blank(width * min(3, len(found)), height * -(-len(found) // 3) + 0.4)
+    tall = max(map(height, found))
+    figure = blank(width * min(3, len(found)), tall * -(-len(found) // 3) + 0.4)
     axes = figure.subplots(
         -(-len(found) // 3), min(3, len(found)), squeeze=False, sharey=not found[0].heat
     ).ravel()
@@ -69,6 +68,13 @@ def draw(drawn: Figure, path: Path) -> None:
     note = textwrap.fill(drawn.note, 72 * min(3, len(found)))
     figure.supxlabel(note, fontsize=8, color="0.35")
     _save(figure, path)
+
+
+def height(panel: Panel) -> float:
+    """Inches that a panel needs: for the rows of a map, or for names beside lines."""
+    if panel.heat:
+        return max(4.0, 1.2 + 0.16 * len(panel.heat.rows))
+    return max(4.0, 1.2 + 0.16 * len(panel.lines)) if len(panel.lines) > BESIDE else 4.0
 
 
 def panel_on(axis: Any, panel: Panel, reference: float | None) -> None:
