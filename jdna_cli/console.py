@@ -144,7 +144,7 @@ class Reporter:
 
             self._live = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
@@ -175,7 +175,7 @@ class Reporter:
             if phase not in self._bars:
                 title = f"{self._title} · {phase}"
                 self._bars[phase] = self._live.add_task(title, total=total, note="")
-            self._live.update(self._bars[phase], completed=done, note=self._note)
+            self._live.update(self._bars[phase], completed=done, note=self._fitting(phase, total))
             return
         now = time.monotonic()
         began = self._began.setdefault(phase, self._last if not self._began else now)
@@ -187,6 +187,12 @@ class Reporter:
             if done and spent > 0:
                 parts.append(f"{spent / done * (total - done):.0f} s left")
             say(" · ".join(part for part in parts if part))
+
+    def _fitting(self, phase: str, total: int) -> str:
+        """The note, cut to the room that title, bar, counts and time leave."""
+        room = shutil.get_terminal_size().columns - len(f"{self._title} · {phase}")
+        room -= 2 * len(str(total)) + 38
+        return self._note if len(self._note) <= room else f"{self._note[: max(0, room - 1)]}…"
 
 
 class Terminal:

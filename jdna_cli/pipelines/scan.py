@@ -73,7 +73,7 @@ def scan(spec: ScanSpec, task: Task, source: ModelSource, context: RunContext) -
                     here.scores[task.metric],
                 )
             )  # fmt: skip
-            rise = f"{block} {kind}: loss {here.loss - dense.loss:+.4f}"
+            rise = f"{kind} {here.loss - dense.loss:+.4f}"
             context.progress("scan", len(found), steps, rise)
         for name, values in before.items():
             own[names[name]].data.copy_(values)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from jdna_cli.amounts import percent
-from jdna_cli.models.blocks import order
+from jdna_cli.models.blocks import OUTSIDE, order
 from jdna_cli.reports.rendering.figures import Heat, Panel
 from jdna_cli.reports.rendering.tables import Section
 
@@ -39,8 +39,8 @@ def grid(found: Sequence[Cell], dense: float, head: str = "Rise of the loss") ->
         known = [x for row in values for x in row if x is not None]
         digits = 4 if max(map(abs, known), default=1.0) < 1 else 3
         table = [
-            [block, *("" if x is None else f"{x:+.{digits}f}".replace("-", "−") for x in row)]
-            for block, row in zip(blocks, values, strict=True)
+            [name, *("" if x is None else _signed(x, digits) for x in row)]
+            for name, row in zip(short(blocks), values, strict=True)
         ]
         worst = max(
             ((x, b, k) for b, row in zip(blocks, values, strict=True)
@@ -48,7 +48,7 @@ def grid(found: Sequence[Cell], dense: float, head: str = "Rise of the loss") ->
         )  # fmt: skip
         note = (
             f"Dense loss {dense:.4f}. Each matrix was pruned alone; most is lost in "
-            f"{worst[1]} {worst[2]}: {worst[0]:+.4f}."
+            f"{worst[1]} {worst[2]}: {_signed(worst[0], 4)}."
         )
         title = f"{head} · each pruned to {percent(sparsity)} alone"
         sections.append(Section(title, ("block", *kinds), table, (note,), fixed=1))
@@ -58,7 +58,24 @@ def grid(found: Sequence[Cell], dense: float, head: str = "Rise of the loss") ->
 def heat(found: Sequence[Cell], dense: float, sparsity: float, title: str) -> Panel:
     """A heat map of one sparsity: rows are blocks, columns kinds of matrices."""
     blocks, kinds, values = _values(found, dense, sparsity)
-    return Panel(title, "", (), heat=Heat(blocks, kinds, tuple(map(tuple, values))))
+    return Panel(title, "", (), heat=Heat(short(blocks), kinds, tuple(map(tuple, values))))
+
+
+def short(blocks: Sequence[str]) -> tuple[str, ...]:
+    """Names of blocks without the words that all of them begin with: as in layer.0."""
+    apart = [name.split(".") for name in blocks if name != OUTSIDE]
+    shared = 0
+    while all(len(parts) > shared + 2 for parts in apart) and (
+        len({parts[shared] for parts in apart}) == 1
+    ):
+        shared += 1
+    return tuple(n if n == OUTSIDE else ".".join(n.split(".")[shared:]) for n in blocks)
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    # A rounded nothing has no sign.
+    return (text if text.strip("+-0.") else text[1:]).replace("-", "−")
 
 
 def _values(

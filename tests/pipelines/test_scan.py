@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from jdna_cli.errors import RequestError
 from jdna_cli.models.blocks import OUTSIDE, order, place
+from jdna_cli.reports import scans
 from jdna_cli.sparsity import allocation
 from tests import toys
 from tests.conftest import QUICK
@@ -32,6 +33,15 @@ def data(tmp_path_factory):
 )  # fmt: skip
 def test_a_name_says_where_a_tensor_stands(name, block, kind):
     assert place(name) == (block, kind)
+
+
+def test_blocks_are_called_by_what_differs():
+    assert scans.short(["bert.encoder.layer.0", "bert.encoder.layer.1", OUTSIDE]) == (
+        "layer.0", "layer.1", OUTSIDE,
+    )  # fmt: skip
+    apart = ("encoder.block.0", "decoder.block.0")
+    assert scans.short(apart) == apart
+    assert scans.short(["h.0"]) == ("h.0",)
 
 
 def test_blocks_come_in_the_order_of_the_model():

@@ -88,6 +88,18 @@ def test_a_name_is_shortened_in_its_middle_and_never_broken():
     assert "0.123" in text
 
 
+def test_a_row_is_left_out_of_a_table_that_says_nothing_of_it():
+    names = [f"a_kind_of_matrix_{i}" for i in range(4)]
+    rows = [["block.0", "0.1", "0.1", "0.1", ""], ["outside", "", "", "", "0.2"]]
+    text = tables.sections_as_text([tables.Section("", ("block", *names), rows, fixed=1)], "table")
+    parts = [part for part in text.split("\n\n") if part.strip()]
+    assert len(parts) == 2
+    assert "block.0" in parts[0]
+    assert "outside" not in parts[0]
+    assert "outside" in parts[1]
+    assert "block.0" not in parts[1]
+
+
 def walk(command, path=()):
     """Every command, with its words."""
     below = getattr(command, "commands", None)

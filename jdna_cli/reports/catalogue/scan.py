@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from jdna_cli.amounts import percent
 from jdna_cli.reports import scans
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure
@@ -68,7 +69,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
 def figure(rows: Sequence[Row]) -> Figure:
     """A heat map per scan and sparsity."""
     panels = [
-        scans.heat(units, own[0]["dense_loss"], sparsity, f"{_name(own[0])} · {sparsity:.0%}")
+        scans.heat(units, own[0]["dense_loss"], sparsity, f"{_name(own[0])} · {percent(sparsity)}")
         for own in _scans(rows).values()
         for units in [_units(own)]
         for sparsity in scans.sparsities(units)

@@ -165,6 +165,8 @@ def _block(section: Section, own: _Widths, *, coloured: bool) -> list[str]:
     lines = _row(head, own, numeric, {}, coloured=False)
     lines.append(_GAP.join("─" * width for width in own.values()))
     for number, row in enumerate(section.rows):
+        if not any(row[i] for i in own if i > 0) and any(row[1:]):
+            continue  # all that it says stands in another table
         heat = section.heat[number] if section.heat else ()
         start = section.fixed or len(section.columns)
         shades = {i: heat[i - start] for i in own if i >= start and heat}
@@ -225,7 +227,7 @@ def _bold(text: str, coloured: bool) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return not cell or cell[0] in "0123456789+-−.×"
+    return not cell or cell.lstrip("(")[:1] in tuple("0123456789+-−.×")
 
 
 def _printable(cell: str) -> str:
