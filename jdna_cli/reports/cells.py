@@ -248,10 +248,7 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
         parts.append(" ".join(word for word in how if word))
     if "pattern" not in without and kind_of(row) != "dense":
         parts.append(kind_of(row))
-    words = {"+": "only ", "-": "without "}
-    choices, _, before = (told["prunable"] or "").partition("after [")
-    parts += [words[choice[0]] + choice[1:] for choice in choices.split()]
-    parts += [f"after {before.removesuffix(']')}"] if before else []
+    parts += choices(told["prunable"])
     if told["bits"] not in (None, 32) and not row["quantization"]:
         parts.append(f"{told['bits']} bits")
     if told["calibration"]:
@@ -259,6 +256,13 @@ def way(row: Row, without: Sequence[str] = ()) -> str:
     parts += [told["schedule"]] if told["schedule"] else []
     parts += [f"taught by {short(told['teacher'])}"] if told["teacher"] else []
     return " · ".join(parts)
+
+
+def choices(prunable: str | None) -> list[str]:
+    """Which tensors were pruned, and what was before, in words: without *pooler*."""
+    names, _, before = (prunable or "").partition("after [")
+    told = [{"+": "only ", "-": "without "}[name[0]] + name[1:] for name in names.split()]
+    return [*told, f"after {before.removesuffix(']')}"] if before else told
 
 
 def amount(row: Row) -> str:

@@ -84,7 +84,14 @@ def _differs(first: Any, second: Any) -> str:
     """The fields in which two requests differ, in words."""
     one, other = (json.loads(s) if isinstance(s, str) else s for s in (first, second))
     names = [n for n in {**one, **other} if one.get(n) != other.get(n)]
-    return ", ".join(f"{n} {one.get(n)} → {other.get(n)}" for n in names)
+    return ", ".join(f"{n} {_said(one.get(n))} → {_said(other.get(n))}" for n in names)
+
+
+def _said(value: Any) -> str:
+    """A setting in words; none where it is not made."""
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return {None: "none", True: "yes", False: "no"}.get(value, str(value))
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:

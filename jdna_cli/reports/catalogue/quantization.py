@@ -63,7 +63,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             ]
             for row in own
         ]
-        chosen = f" · {prunable}" if prunable else ""
+        chosen = "".join(f" · {words}" for words in cells.choices(prunable))
         dense = cells.score(own[0]["metric"], own[0]["dense_score"]) or "not measured"
         title = f"Compression · {own[0]['_name']}{chosen} · {label} · dense {dense}"
         columns = ("way", "amount", "bits per weight", own[0]["metric"], "drop", "seeds")
