@@ -31,7 +31,7 @@ def columns(asked: Question, workspace: OpenWorkspace) -> dict[str, Any]:
     # One level of each M: refused now, or never.
     for level in {(one.pattern or ":").partition(":")[2]: one for one in asked.levels}.values():
         spec = prune.spec_of(PruneSpec, {**own, **level.values})
-        prune.resolve(workspace, spec.model_dump()).prepare()
+        prune.resolve(workspace, spec.model_dump()).check()
     told = prune.columns(spec, locate(workspace, spec.model))
     names = ["criterion", "scope", "allocation", "prunable", "calibration"]
     if fixed.get("schedule", "one-shot") == "one-shot":

@@ -46,14 +46,20 @@ class EvalRequest(Request):
         measured = {m.name for m in self.workspace.ledger.outcome(run.id).measurements}
         return not self.spec.time or "latency_ms" in measured
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Check the model, its tokenizer, and its kernels."""
-        from jdna_cli.pipelines import checks, evaluate
+        from jdna_cli.pipelines import checks
         from jdna_cli.scoring import timing
 
+        source = self.located.source
+        checks.check_measuring(self.spec, self.task, source)
+        timing.check_kernels(self.spec, source, self.located.columns.get("pattern"))
+
+    def prepare(self) -> Execution:
+        """The measurement."""
+        from jdna_cli.pipelines import evaluate
+
         spec, task, located = self.spec, self.task, self.located
-        checks.check_measuring(spec, task, located.source)
-        timing.check_kernels(spec, located.source, located.columns.get("pattern"))
         trained = located.trained is not None
         columns = {
             **located.columns,
@@ -107,7 +113,7 @@ def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
     from jdna_cli.pipelines import memory
 
     request = resolve(workspace, values)
-    request.prepare()
+    request.check()
     return memory.of_measuring(request.spec, request.located.source)
 
 

@@ -30,14 +30,19 @@ class ExportRequest(Request):
         """Whether its file is there."""
         return (self.workspace.ledger.folder(run) / FORMATS[self.spec.format].file).is_file()
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Check the runtime, the model, and the folder."""
         from jdna_cli.pipelines import export
 
-        spec, located, out = self.spec, self.located, self.out
-        export.check(spec, located.source)
-        if out is not None:
-            require_new(out)
+        export.check(self.spec, self.located.source)
+        if self.out is not None:
+            require_new(self.out)
+
+    def prepare(self) -> Execution:
+        """The export, and what it is compared with."""
+        from jdna_cli.pipelines import export
+
+        spec, located = self.spec, self.located
         columns = {**located.columns, "recipe": located.recipe}
         return Execution(
             NewRun(spec, self.fingerprint, columns, located.number),

@@ -58,14 +58,20 @@ class FinetuneRequest(Request):
             return False
         return not self.spec.dynamics or bool(ledger.outcome(run.id).movements)
 
-    def prepare(self) -> Execution:
-        """Check all, and prune where the request does: a run of its own, made or found."""
-        from jdna_cli.pipelines import checks, finetune
+    def check(self) -> None:
+        """Check the model, the data, the pruning, and the teacher."""
+        from jdna_cli.pipelines import checks
 
-        spec, task, located, teacher = self.spec, self.task, self.located, self.teacher
-        checks.check_finetune(spec, task, located.source, self.workspace.data_dir)
-        if teacher is not None:
-            checks.check_teacher(spec, task, located.source, teacher.source)
+        spec, task, source = self.spec, self.task, self.located.source
+        checks.check_finetune(spec, task, source, self.workspace.data_dir)
+        if self.teacher is not None:
+            checks.check_teacher(spec, task, source, self.teacher.source)
+
+    def prepare(self) -> Execution:
+        """The training; what it prunes first is a run of its own, made or found."""
+        from jdna_cli.pipelines import finetune
+
+        spec, task, teacher = self.spec, self.task, self.teacher
         start, parent = self._start()
         given = finetune.Models(start, self.base.source, teacher.source if teacher else None)
         resume = self.workspace.resume
@@ -167,12 +173,11 @@ def memory(workspace: OpenWorkspace, values: Mapping[str, Any]) -> list[Need]:
     Raises:
         RequestError: the request is wrong.
     """
-    from jdna_cli.pipelines import checks, memory
+    from jdna_cli.pipelines import memory
 
     request = resolve(workspace, values)
-    source = request.located.source
-    checks.check_finetune(request.spec, request.task, source, workspace.data_dir)
-    return memory.of_finetuning(request.spec, source)
+    request.check()
+    return memory.of_finetuning(request.spec, request.located.source)
 
 
 def _with_pruning(

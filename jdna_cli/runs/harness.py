@@ -33,8 +33,11 @@ class HarnessRequest(Request):
     located: Located
     fingerprint: str
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Nothing is left to check."""
+
+    def prepare(self) -> Execution:
+        """The harness's measurements."""
         from jdna_cli.pipelines import harness
 
         spec, tasks, located = self.spec, self.tasks, self.located

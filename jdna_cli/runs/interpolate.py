@@ -37,13 +37,18 @@ class InterpolateRequest(Request):
     rule: int
     fingerprint: str
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Check both models, and that there is a line between them."""
-        from jdna_cli.pipelines import checks, interpolate
+        from jdna_cli.pipelines import checks
+
+        checks.check_measuring(self.spec, self.task, self.first.source, self.second.source)
+
+    def prepare(self) -> Execution:
+        """The measurements along the line."""
+        from jdna_cli.pipelines import interpolate
 
         spec, task = self.spec, self.task
         first, second = self.first.source, self.second.source
-        checks.check_measuring(spec, task, first, second)
         columns = {
             "model": self.first.columns["model"],
             "model_identity": self.first.columns["model_identity"],

@@ -116,14 +116,19 @@ class PruneRequest(Request):
             return True  # what it measured is known, if its model is not there any more
         return is_packed(folder) == self.spec.packed and has_weights(folder)
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Check the plan, the calibration data, and the folder."""
         from jdna_cli.pipelines import prune
 
-        spec, located, out = self.spec, self.located, self.out
-        prune.check_prune(spec, located.source, self.workspace.data_dir)
-        if out is not None:
-            require_new(out)
+        prune.check_prune(self.spec, self.located.source, self.workspace.data_dir)
+        if self.out is not None:
+            require_new(self.out)
+
+    def prepare(self) -> Execution:
+        """The pruning."""
+        from jdna_cli.pipelines import prune
+
+        spec, located = self.spec, self.located
         of_run = {
             **{name: located.columns[name] for name in ("model", "model_identity")},
             "recipe": located.recipe,

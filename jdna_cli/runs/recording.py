@@ -80,12 +80,16 @@ class Request(ABC):
         return True
 
     @abstractmethod
-    def prepare(self) -> Execution:
-        """Check all that can be checked before anything is computed.
+    def check(self) -> None:
+        """Find what is wrong before anything is computed; nothing is made or recorded.
 
         Raises:
-            RequestError: says what is wrong.
+            RequestError: says what.
         """
+
+    @abstractmethod
+    def prepare(self) -> Execution:
+        """What computes the result of a request that was checked; what it starts from is made."""
 
 
 def run(request: Request) -> RecordedRun:
@@ -110,6 +114,7 @@ def execute(request: Request) -> RecordedRun:
 
     Where another process computes the same, its result is waited for.
     """
+    request.check()
     workspace, execution = request.workspace, request.prepare()
     ledger, new_run = workspace.ledger, execution.new_run
     workspace.observer.phase("loading libraries")

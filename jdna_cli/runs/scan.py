@@ -31,15 +31,21 @@ class ScanRequest(Request):
     measured: EvalRequest
     fingerprint: str
 
-    def prepare(self) -> Execution:
+    def check(self) -> None:
         """Check the model, how it is measured, and that it can be pruned."""
-        from jdna_cli.pipelines import checks, scan
+        from jdna_cli.pipelines import checks
         from jdna_cli.pipelines import prune as pruning
+
+        source = self.measured.located.source
+        checks.check_measuring(self.spec.eval_spec(), self.measured.task, source)
+        pruning.check_prune(self.spec.prune_spec(), source, self.workspace.data_dir)
+
+    def prepare(self) -> Execution:
+        """The measurements of each matrix pruned alone."""
+        from jdna_cli.pipelines import scan
 
         spec, task = self.spec, self.measured.task
         located = self.measured.located
-        checks.check_measuring(spec.eval_spec(), task, located.source)
-        pruning.check_prune(spec.prune_spec(), located.source, self.workspace.data_dir)
         columns = {
             "model": located.columns["model"],
             "model_identity": located.columns["model_identity"],

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jdna_cli.amounts import percent
 from jdna_cli.errors import RequestError
 from jdna_cli.specs import (
     PRUNING_FIELDS,
@@ -48,7 +49,7 @@ class Cell:
         v = self.values
         parts = [self.kind, str(v.get("task") or "").strip()]
         if (sparsity := v.get("sparsity")) is not None:
-            parts.append(f"{sparsity:.0%}" if isinstance(sparsity, float) else str(sparsity)[:20])
+            parts.append(percent(sparsity) if isinstance(sparsity, float) else str(sparsity)[:20])
         parts += [str(v[name]) for name in ("pattern", "regime", "criterion") if v.get(name)]
         parts += [f"{v['quantize']} bits"] if v.get("quantize") else []
         if not taken(v) and self.kind == "finetune":

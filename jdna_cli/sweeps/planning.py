@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jdna_cli.errors import RequestError
 from jdna_cli.files import existing
 from jdna_cli.runs.model_lookup import locate
 from jdna_cli.runs.recording import OpenWorkspace
+from jdna_cli.specs import PRUNING_FIELDS
 from jdna_cli.sweeps import run_cell
 from jdna_cli.sweeps.cells import Cell, dependants, taken
 from jdna_cli.tasks import datasets, lookup
@@ -52,6 +54,7 @@ def make(workspace: OpenWorkspace, cells: list[Cell], keep: str, workers: int) -
             continue
         if run_cell.look_up(looking, cell, plan.runs, with_model=True) is None:
             del plan.runs[cell.key]
+    _check(looking, plan)
     _estimate(workspace, plan, keep, users, workers)
     workspace.observer.phase("")
     return plan
@@ -75,6 +78,39 @@ def examples_measured(workspace: OpenWorkspace, cells: list[Cell]) -> dict[str, 
         count = min(count, cell.values.get("limit") or count)
         counts[task.name] = min(count, counts.get(task.name, count))
     return counts
+
+
+# What changes nothing of whether a request can be met.
+_FREE = frozenset({"seed", "sparsity"})
+
+
+def _check(workspace: OpenWorkspace, plan: Plan) -> None:
+    """Find what is wrong with the cells that are missing; of those alike, one.
+
+    Raises:
+        RequestError: says of which cell, and what.
+    """
+    by_key = {cell.key: cell for cell in plan.cells}
+    checked: set[str] = set()
+    for cell in plan.waiting:
+        values = dict(cell.values)
+        model = str(values["model"])
+        pruned = by_key.get(model.removeprefix("cell:"))
+        if cell.kind == "eval" and pruned is not None and pruned.kind == "prune":
+            # What can be measured of the model can be measured of it pruned.
+            values |= {"model": pruned.values["model"], "kernels": "dense"}
+        # What another cell makes, or a run made, is checked when it is there.
+        if any(str(value).startswith(("cell:", "run:")) for value in values.values()):
+            continue
+        free = _FREE | PRUNING_FIELDS - {"regime"} if cell.kind == "finetune" else _FREE
+        told = {name: values[name] for name in sorted(values.keys() - free)}
+        alike = json.dumps([cell.kind, told], default=str)
+        if alike not in checked:
+            checked.add(alike)
+            try:
+                run_cell.request(workspace, cell.kind, values).check()
+            except RequestError as error:
+                raise RequestError(f"{cell.title}: {error}") from error
 
 
 def _model_is_taken(cell: Cell, users: dict[str, set[str]], plan: Plan) -> bool:

@@ -14,7 +14,7 @@ from jdna_cli import files
 from jdna_cli.errors import JdnaError, RequestError
 from jdna_cli.tasks.examples import Example, examples_of
 from jdna_cli.tasks.reading import READERS
-from jdna_cli.tasks.task import FileSource, GeneratedSource, Row, Task
+from jdna_cli.tasks.task import FileSource, GeneratedSource, HubSource, Row, Task
 
 SUFFIXES = tuple(READERS)
 ROOM = 1_000_000  # examples kept in memory for the next cell of a sweep
@@ -152,11 +152,31 @@ def load(task: Task, split: str, data_dir: Path | None) -> Records:
     return _KEPT[key]
 
 
+def _unreachable(source: HubSource) -> str:
+    """Why the hub cannot be asked for a data set; nothing where it answers, whatever it says."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        huggingface_hub.HfApi().dataset_info(source.path, revision=source.revision, timeout=10)
+    except HfHubHTTPError:
+        return ""  # it answered: reading will tell what is wrong
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set"
+    except Exception as error:  # of httpx, or httpx2: as the library's version has it
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
 def _read_hub(task: Task, split: str) -> list[Row]:
     import datasets
 
     source = _hub(task)
     datasets.utils.logging.disable_progress_bar()
+    silent = _unreachable(source)
+    before = datasets.config.HF_HUB_OFFLINE
+    # What was read before is still here, and what does not answer is not asked five times.
+    datasets.config.HF_HUB_OFFLINE = before or bool(silent)
     try:
         found = datasets.load_dataset(
             source.path,
@@ -165,10 +185,12 @@ def _read_hub(task: Task, split: str) -> list[Row]:
             revision=source.revision,
         )
     except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        first = f"the hub could not be asked: {silent}" if silent else str(error).splitlines()[0]
         raise JdnaError(
             f"task {task.name!r}: data set {source.path} could not be loaded ({first}); "
             "with files of your own give --data-dir DIR"
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
     renamed = {theirs: ours for ours, theirs in source.columns.items()}
     return [{renamed.get(key, key): value for key, value in row.items()} for row in found]

@@ -209,6 +209,29 @@ def test_one_failing_cell_is_told_and_the_rest_goes_on(jdna, tmp_path, bert):
     assert len(jdna("runs", "list", "--json").json["runs"]) == 5, "no new rows for new tries"
 
 
+@pytest.mark.parametrize(
+    ("axes", "levels", "told"),
+    [
+        ('task = ["living", "wikitext2"]', "sparsity = 0.5",
+         "finetune · wikitext2 · dense · seed 41: task 'wikitext2' (language-modelling) needs a "
+         "decoder"),
+        ("", 'pattern = ["2:4", "3:7"]', "prune · 3:7: --pattern: "),
+    ],
+)  # fmt: skip
+def test_a_cell_that_cannot_be_met_is_told_before_any_is_run(
+    jdna, tmp_path, bert, axes, levels, told
+):
+    file = write(tmp_path / "trial.toml", bert, axes=axes, rest=f"[[levels]]\n{levels}")
+    name = axes.partition(" ")[0]
+    lines = file.read_text().splitlines()
+    kept = [line for line in lines if line == axes or line.partition(" ")[0] != name]
+    file.write_text("\n".join(kept))
+    for rest in (("--dry-run",), ()):
+        found = jdna("sweep", file, *rest, "--workers", 1, code=2)
+        assert told in found.err, found.err
+    assert jdna("runs", "list", "--json").json["runs"] == []
+
+
 def start(jdna_home, file, *args):
     return subprocess.Popen(
         [sys.executable, "-m", "jdna_cli", "sweep", str(file), "--workers", "2", *args],

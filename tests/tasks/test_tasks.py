@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -158,3 +161,18 @@ def test_constant_answers_score_without_a_warning(name, recwarn):
 def test_an_unknown_task_names_the_nearest():
     with pytest.raises(RequestError, match="unknown task 'sst-2': did you mean 'sst2'"):
         lookup.get("sst-2")
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path, tiny):
+    """Not five tries, each announced."""
+    closed = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9",
+              "HF_HOME": str(tmp_path)}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "jdna_cli", "finetune", str(tiny("bert")), "--task", "rte",
+         "--home", str(tmp_path / "home")],
+        env=closed, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    assert "task 'rte': data set nyu-mll/glue could not be loaded (the hub could not be " in line
+    assert "--data-dir" in line
