@@ -25,14 +25,15 @@ MOST_LAYERS = 2000
 class Architecture:
     """What a configuration says of the backbone's tensors, by names without the prefix.
 
-    `matrices` are prunable, with their input dimension; `others` are not, and why. `refused` says
-    why none may be pruned; `positions`, how many tokens the model has positions for, None where
-    that is not limited.
+    `matrices` are prunable, with their input dimension, and have these `shapes`; `others` are not,
+    and why. `refused` says why none may be pruned; `positions`, how many tokens the model has
+    positions for, None where that is not limited.
     """
 
     model_type: str
     prefix: str
     matrices: dict[str, int]
+    shapes: dict[str, list[int]]
     others: dict[str, str]
     refused: str | None
     positions: int | None
@@ -93,6 +94,7 @@ def _seen(folder: Path) -> Architecture:
     kind = str(config.model_type)
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: dict[str, int] = {}
+    shapes: dict[str, list[int]] = {}
     others: dict[str, str] = {}
     deep: dict[str, int] = {}  # weights of more than two dimensions: their number
     for name, module in model.named_modules():
@@ -101,6 +103,7 @@ def _seen(folder: Path) -> Architecture:
             linear = isinstance(module, nn.Linear | Conv1D) and own == "weight"
             if linear and id(parameter) not in embedded:
                 matrices[full] = 0 if isinstance(module, Conv1D) else 1
+                shapes[full] = list(parameter.shape)
                 continue
             others[full] = _reason(module, own, parameter, embedded)
             if len([size for size in parameter.shape if size > 1]) > 2 or (
@@ -109,7 +112,8 @@ def _seen(folder: Path) -> Architecture:
                 deep[full] = parameter.numel()
     sizes = {experts.in_files(config, n): p.numel() for n, p in model.named_parameters()}
     refused = _refused(kind, deep, matrices, sizes)
-    return Architecture(kind, prefix, matrices, others, refused, _positions(config, model))
+    positions = _positions(config, model)
+    return Architecture(kind, prefix, matrices, shapes, others, refused, positions)
 
 
 def _positions(config: Any, model: Any) -> int | None:

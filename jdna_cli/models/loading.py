@@ -48,7 +48,7 @@ def load_for_task(
             if new_head:
                 rest |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
     torch.manual_seed(seed)
-    model, absent = load(kind, source, task.kind, placing, ignore_mismatched_sizes=True, **rest)
+    model, absent = load(kind, source, task.kind, placing, **rest)
     _check_head(source, task, model, absent, new_head)
     if new_head and task.kind != "multiple-choice" and not _is_of(config, task):
         _renewed(model, seed)
@@ -56,12 +56,22 @@ def load_for_task(
     return model  # type: ignore[no-any-return]
 
 
+# By name of each tensor: why the file's cannot be taken, nothing where it is missing.
+Absent = dict[str, str]
+
+
+def lacks(absent: Absent) -> str:
+    """What is wrong with a model's files, in words."""
+    for name in sorted(absent):
+        if absent[name]:
+            return f"its weight {name!r} {absent[name]}"
+    return f"it lacks {len(absent)} of its weights, {min(absent)!r} first"
+
+
 def load(
     kind: Any, source: ModelSource, use: str, placing: Placing | None = None, **rest: Any
-) -> tuple[Any, set[str]]:
+) -> tuple[Any, Absent]:
     """A model of one of transformers' automatic classes, and the tensors that its files lack.
-
-    A tensor of another shape is lacking as well.
 
     Raises:
         RequestError: the architecture has no such form.
@@ -72,6 +82,7 @@ def load(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below
             **(placing or Placing()).arguments(),
             **rest,
         )
@@ -83,8 +94,11 @@ def load(
         ) from None
     if placing is None or placing.device_map is None:  # whose parts stay where they were put
         experts.part_(model)
-    absent = {str(name) for name in report["missing_keys"]}
-    return model, absent | {str(entry[0]) for entry in report["mismatched_keys"]}
+    absent = {str(name): "" for name in report["missing_keys"]}
+    for name, stored, wanted in report["mismatched_keys"]:
+        shapes = f"is {list(stored)} in its file, and {list(wanted)} by its configuration"
+        absent[str(name)] = shapes
+    return model, absent
 
 
 def take_memory_(model: nn.Module) -> None:
@@ -104,10 +118,7 @@ def load_writer(source: ModelSource, encoder_decoder: bool, placing: Placing | N
     )
     model, absent = load(kind, source, "writing text", placing)
     if absent:
-        raise RequestError(
-            f"model {source.name!r} cannot write: it lacks {len(absent)} weights, "
-            f"{min(absent)!r} first"
-        )
+        raise RequestError(f"model {source.name!r} cannot write: {lacks(absent)}")
     return model  # type: ignore[no-any-return]
 
 
@@ -153,29 +164,31 @@ def with_new_decoder(source: ModelSource, tokenizer: Any, pad: int, seed: int) -
 
 
 def _check_head(
-    source: ModelSource, task: Task, model: Any, absent: set[str], new_head: bool
+    source: ModelSource, task: Task, model: Any, absent: Absent, new_head: bool
 ) -> None:
     """Refuse what transformers only prints: weights that were missing and are now random."""
+    _check_backbone(source, absent, f"{model.base_model_prefix}.")
     if new_head:
-        _check_backbone(source, absent, f"{model.base_model_prefix}.")
-    elif absent or (task.kind != "multiple-choice" and model.config.num_labels != task.outputs):
+        return
+    if absent or (task.kind != "multiple-choice" and model.config.num_labels != task.outputs):
         raise RequestError(
             f"model {source.name!r} has no head for task {task.name!r} ({task.outputs} outputs): "
             f"fine-tune it first, `jdna finetune {source.name} --task {task.name}`"
         )
 
 
-def _check_backbone(source: ModelSource, absent: set[str], prefix: str) -> None:
+def _check_backbone(source: ModelSource, absent: Absent, prefix: str) -> None:
     """Refuse a backbone that lacks weights; poolers count as part of a head.
 
     Many models were pre-trained without a pooler.
     """
-    inside = {name for name in absent if name.startswith(prefix)}
-    inside = {name for name in inside if not name.startswith(f"{prefix}pooler.")}
+    inside = {
+        name: why
+        for name, why in absent.items()
+        if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+    }
     if inside:
-        raise RequestError(
-            f"model {source.name!r} lacks {len(inside)} of its weights, {min(inside)!r} first"
-        )
+        raise RequestError(f"model {source.name!r} is not whole: {lacks(inside)}")
 
 
 def label_order(config: Any, task: Task, asked: str | None = None) -> list[int]:

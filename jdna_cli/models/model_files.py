@@ -160,6 +160,14 @@ def _line(error: BaseException) -> str:
     )
 
 
+FEW = 1000  # tokens, of which all may be special: language codes, places to fill
+
+
+def _words(tokenizer: Any) -> set[str]:
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return set(tokenizer.get_vocab()) - special
+
+
 def tokenizer_of(folder: Path) -> Any:
     """The model's tokenizer.
 
@@ -171,7 +179,6 @@ def tokenizer_of(folder: Path) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer(UNHEARD_OF)
-        return tokenizer
     except ImportError as error:
         told = " ".join(str(error).split())
         package = f"install {error.name!r}: " if error.name else ""
@@ -182,6 +189,14 @@ def tokenizer_of(folder: Path) -> Any:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise RequestError(f"{folder} has no usable tokenizer: {_line(error)}") from error
+    # Without its files many a class makes one that knows no word, and says nothing.
+    if len(tokenizer) < FEW and len(_words(tokenizer)) <= 1:
+        wanted = sorted({"tokenizer.json", *tokenizer.vocab_files_names.values()})
+        raise RequestError(
+            f"{folder} has no usable tokenizer: it knows no words; its files, as "
+            f"{' or '.join(wanted)}, are not there, or empty"
+        )
+    return tokenizer
 
 
 def save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Tensor] | None) -> None:

@@ -84,7 +84,7 @@ def graph_of(source: ModelSource) -> Graph:
     kind = getattr(transformers, named, transformers.AutoModel)
     model, absent = loading.load(kind, source, "export")
     if absent:
-        raise RequestError(f"{source.name} lacks {len(absent)} weights, {min(absent)!r} first")
+        raise RequestError(f"model {source.name!r} is not whole: {loading.lacks(absent)}")
     tokenizer = model_files.tokenizer_of(source.folder)
     takes = inspect.signature(model.forward).parameters
     parts = (

@@ -94,6 +94,7 @@ def plan_of(spec: PruneSpec, source: ModelSource) -> PrunePlan:
     file = allocation.read(spec.allocation) if allocation.is_file(spec.allocation) else None
     chosen = prunable.select(source.folder, list(stored), spec.include, spec.exclude)
     shapes = {tensor.name: stored[tensor.name].shape for tensor in chosen}
+    prunable.check_shapes(source, shapes)
     _check_types(spec, {tensor.name: stored[tensor.name].dtype for tensor in chosen})
     if spec.pattern:
         m = parse_pattern(spec.pattern)[1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jdna_cli.errors import RequestError
 from jdna_cli.models.architecture import Architecture, architecture
+from jdna_cli.specs import ModelSource
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,22 @@ def reasons(folder: Path, tensors: list[str]) -> dict[str, str | None]:
         else:
             reasons[name] = known.others.get(bare, "not of the backbone: a head, or unused")
     return reasons
+
+
+def check_shapes(source: ModelSource, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse matrices of other shapes than the configuration gives them: one is of another model.
+
+    Raises:
+        RequestError: names the first.
+    """
+    known = _prunable(source.folder)
+    for name, stored in shapes.items():
+        wanted = known.shapes[name.removeprefix(known.prefix)]
+        if list(stored) != wanted:
+            raise RequestError(
+                f"model {source.name!r} is not whole: its weight {name!r} is {list(stored)} in its "
+                f"file, and {wanted} by its configuration"
+            )
 
 
 def select(

@@ -107,6 +107,7 @@ def _check(workspace: OpenWorkspace, plan: Plan) -> None:
         alike = json.dumps([cell.kind, told], default=str)
         if alike not in checked:
             checked.add(alike)
+            workspace.observer.phase(f"checking {cell.title}")
             try:
                 run_cell.request(workspace, cell.kind, values).check()
             except RequestError as error:

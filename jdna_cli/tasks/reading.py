@@ -59,8 +59,21 @@ def json_lines(file: Path) -> list[Row]:
             raise RequestError(f"{file}, line {number}: not JSON ({error})") from None
         if not isinstance(row, dict):
             raise RequestError(f"{file}, line {number}: not a JSON object")
+        if "\\ud" in line.lower() and (half := _half_character(row)):
+            raise RequestError(
+                f"{file}, line {number}: {half} is half of a character: a text was cut within it"
+            )
         rows.append(row)
     return rows
+
+
+def _half_character(row: Row) -> str:
+    """The first surrogate without its other half, as JSON writes it; else nothing."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"\\u{ord(error.object[error.start]):04x}"
+    return ""
 
 
 def comma_separated(file: Path) -> list[Row]:

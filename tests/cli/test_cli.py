@@ -190,7 +190,8 @@ def test_missing_weights_are_refused_not_made_up(jdna, bert):
     del tensors["encoder.layer.0.output.dense.weight"]
     save_file(tensors, bert / "model.safetensors", metadata={"format": "pt"})
     found = jdna("finetune", bert, *QUICK, code=2)
-    assert "lacks 1 of its weights, 'bert.encoder.layer.0.output.dense.weight' first" in found.err
+    lost = "'bert.encoder.layer.0.output.dense.weight'"
+    assert f"is not whole: it lacks 1 of its weights, {lost} first" in found.err
 
 
 def test_a_pickle_is_never_opened(jdna, bert, tmp_path):

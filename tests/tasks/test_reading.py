@@ -1,6 +1,7 @@
 """Files as people save them are read right, or refused in one line that says where."""
 
 import json
+import re
 
 import pytest
 
@@ -67,6 +68,20 @@ def test_separators_within_a_text_end_no_line(tmp_path, sign):
     table = tmp_path / "rows.csv"
     table.write_text(f"text,label\none{sign}two,1\n", encoding="utf-8")
     assert reading.comma_separated(table) == [{**row, "label": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("escaped", "told"),
+    [(r"\ud83d", r"\ud83d"), (r"\uDC4D first", r"\udc4d"), (r"\ud83d\udc4d", "")],
+)
+def test_half_of_a_character_is_told_by_its_line(tmp_path, escaped, told):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"text": "whole"}\n{"text": ["a", "' + escaped + '"]}\n')
+    if not told:
+        assert reading.json_lines(file)[1]["text"][1] == "\N{THUMBS UP SIGN}"
+        return
+    with pytest.raises(RequestError, match="line 2: " + re.escape(told) + " is half of a"):
+        reading.json_lines(file)
 
 
 def test_parquet_is_read_as_a_task_and_a_damaged_file_is_one_line(jdna, bert, tmp_path):
