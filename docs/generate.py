@@ -207,7 +207,8 @@ def reports_page() -> str:
         "interval over seeds, one of a single seed over its examples, where their answers were "
         "saved (column `interval_over`; `*` in tables). Seeds with the same answers to the last "
         "bit are one. A dense model is at chance where the interval of its score over the "
-        "examples reaches what guessing scores; `verdict` and `advise` leave such tasks out.",
+        "examples reaches what guessing scores: tables put it in brackets, `verdict` and `advise` "
+        "leave such tasks out.",
         "",
         "| | |",
         "|---|---|",
