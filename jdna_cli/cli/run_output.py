@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jdna_cli.amounts import percent
-from jdna_cli.console import place, say, tell
+from jdna_cli.console import place, room, say, tell
 from jdna_cli.models.formats import FORMATS
 from jdna_cli.reports.query import short
 from jdna_cli.results import LayerSparsity, Need, Outcome, Planned
@@ -188,7 +188,9 @@ def show_plan(planned: list[Planned], needs: list[Need], json_asked: bool) -> No
         memory = [asdict(need) for need in needs]
         print(json.dumps({"prunable": count, "tensors": rows, "memory": memory}))
         return
-    for name, many, one in _folded(planned):
+    # People see what blocks share; a file, or another program, has a line for each tensor.
+    whole = ((tensor.name, 1, tensor) for tensor in planned)
+    for name, many, one in whole if room() is None else _folded(planned):
         what = f"prunable {one.loss or ''}" if one.reason is None else f"no: {one.reason}"
         times = f" × {many}" if many > 1 else ""
         tell(f"{name} {list(one.shape)}{times}  {what}".rstrip())

@@ -33,9 +33,6 @@ class HarnessRequest(Request):
     located: Located
     fingerprint: str
 
-    def check(self) -> None:
-        """Nothing is left to check."""
-
     def prepare(self) -> Execution:
         """The harness's measurements."""
         from jdna_cli.pipelines import harness

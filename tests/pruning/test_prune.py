@@ -183,7 +183,7 @@ def test_a_dry_run_says_what_would_go_and_why_the_rest_stays(jdna, tiny, family)
     assert "no: left out by --include or --exclude" in left_out
 
 
-def test_a_dry_run_shows_what_all_blocks_share_in_one_line(jdna, tiny):
+def test_a_dry_run_shows_what_all_blocks_share_in_one_line(jdna, tiny, monkeypatch):
     lines = jdna("prune", tiny("bert"), "--sparsity", 0.5, "--dry-run").out.splitlines()
     key = "attention.self.key.weight [32, 32]"
     assert f"encoder.layer.0…1.{key} × 2  prunable" in lines
@@ -191,6 +191,10 @@ def test_a_dry_run_shows_what_all_blocks_share_in_one_line(jdna, tiny):
                  "--dry-run").out.splitlines()  # fmt: skip
     assert f"encoder.layer.0.{key}  no: left out by --include or --exclude" in apart
     assert f"encoder.layer.1.{key}  prunable" in apart
+    monkeypatch.delenv("COLUMNS")  # no terminal
+    plan = jdna("prune", tiny("bert"), "--sparsity", 0.5, "--dry-run").out.splitlines()
+    assert f"encoder.layer.0.{key}  prunable" in plan
+    assert f"encoder.layer.1.{key}  prunable" in plan
 
 
 def test_a_sparsity_is_named_as_it_was_asked_for(jdna, tiny):

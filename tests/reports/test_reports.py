@@ -160,7 +160,7 @@ def test_two_runs_are_compared_on_the_same_examples(measured):
     assert row["only_first"] == sum(a and not b for a, b in zip(*right, strict=True))
     assert row["only_second"] == sum(b and not a for a, b in zip(*right, strict=True))
     assert row["difference"] == pytest.approx(row["second_score"] - row["first_score"])
-    assert "sparsity None → 0.5" in row["differs_in"]
+    assert "sparsity none → 0.5" in row["differs_in"]
     for args, message in (((), "name the two runs"), (("--run", 1, "--run", 99), "no run 99"),
                           (("--run", 1, "--run", 2), "run 2 is finished (prune)")):  # fmt: skip
         assert message in measured("report", "compare", *args, code=2).err
