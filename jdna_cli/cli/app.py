@@ -61,6 +61,8 @@ class Boundary(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
         except OSError as error:
+            if not error.filename and _folder_is_gone():
+                self._end(given, "the folder that this was started in is gone", 1)
             where = f"{error.filename}: " if error.filename else ""
             self._end(given, redact(f"{where}{error.strerror or error}"), 1)
         except Exception as error:
@@ -86,6 +88,14 @@ class Boundary(TyperGroup):
             print(json.dumps({"error": {"message": message, "exit_code": code}}))
         say(f"jdna: {message}")
         sys.exit(code)
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 app = typer.Typer(
@@ -135,8 +145,22 @@ app.add_typer(config.config, name="config")
 app.command("doctor", epilog=examples.of("doctor"))(doctor)
 
 
+def _open_what_is_closed() -> None:
+    """Standard input, output and errors that whoever started us has closed lead to nowhere.
+
+    Else the next file that is opened takes their number, and what libraries print goes into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115
+
+
 def main() -> None:
     """Entry point of the `jdna` script."""
+    _open_what_is_closed()
     threads.prepare()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that has not our signs shows others in their place.

@@ -291,3 +291,24 @@ def test_without_a_terminal_there_are_no_control_characters(measured, bert):
     command = [sys.executable, "-m", "jdna_cli", "prune", str(bert), "--sparsity", "0.1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", done.stdout + done.stderr)
+
+
+def test_closed_streams_lead_to_nowhere_and_not_into_files(jdna, bert, tmp_path):
+    """Else the next file has their number, and is written into."""
+    own = f"{sys.executable} -m jdna_cli prune {bert} --sparsity 0.5 --home {tmp_path}/closed"
+    assert subprocess.run(f"{own} <&- >&- 2>&-", shell=True, check=False).returncode == 0
+    jdna("prune", bert, "--sparsity", 0.5)
+    for name in ("model.safetensors", "mask.safetensors"):
+        expected = (jdna.home / "1" / name).read_bytes()
+        assert (tmp_path / "closed" / "1" / name).read_bytes() == expected
+    assert "1 of 1 runs as they were written" in jdna("runs", "verify", "--home",
+                                                      tmp_path / "closed").out  # fmt: skip
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m jdna_cli runs list"
+    done = subprocess.run(command, shell=True, check=False, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path.cwd())})  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "jdna: the folder that this was started in is gone\n"
