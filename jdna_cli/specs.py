@@ -355,7 +355,7 @@ class InterpolateSpec(TaskConditions):
     other: str
     task: str
     split: str
-    points: int = Field(11, ge=2)
+    points: int = Field(11, ge=2, le=10_001)
     batch_size: int = Field(64, ge=1)
     max_length: int = Field(128, ge=4)
     mixed_precision: Precision = "no"

@@ -97,13 +97,21 @@ def _convert(folder: Path, files: list[Path], target: Path) -> None:
 
 def _download(reference: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     if reference.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(reference):
         raise RequestError(f"model {reference!r}: no such folder")
     name, _, revision = reference.partition("@")
     try:
         found = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+    except HFValidationError:
+        raise RequestError(
+            f"model {reference!r}: no such folder, and no name that the hub could have"
+        ) from None
     except RepositoryNotFoundError:
         raise RequestError(f"model {reference!r}: no such folder, and the hub has none") from None
     except (LocalEntryNotFoundError, OSError) as error:

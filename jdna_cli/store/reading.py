@@ -155,6 +155,8 @@ def _query_sqlite(file: Path, sql: str, parameters: Sequence[Any], bounds: Bound
                 connection.text_factory = lambda text: text.decode(errors="replace")
                 cursor = connection.execute(sql, tuple(parameters))
                 rows = _fetched(cursor, bounds, deadline)
+        except OverflowError:
+            raise RequestError("a number is larger than a database can hold") from None
         except sqlite3.Warning as error:
             raise RequestError(f"SQL: {error}") from None
         except sqlite3.Error as error:

@@ -312,3 +312,17 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
                           env={**os.environ, "PYTHONPATH": str(Path.cwd())})  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "jdna: the folder that this was started in is gone\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("prune", "½", "--sparsity", "0.5"), "no name that the hub could have"),
+        (("report", "--seed", "9" * 40), "larger than a database can hold"),
+        (("interpolate", "run:1", "run:1", "--task", "living", "--points", "9" * 40), "--points"),
+    ],
+)
+def test_odd_values_are_one_line(jdna, bert, words, told):
+    jdna("prune", bert, "--sparsity", 0.5)
+    found = jdna(*words, code=2)
+    assert told in found.err.splitlines()[-1]
