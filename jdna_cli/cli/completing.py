@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from jdna_cli.amounts import percent
+from jdna_cli.amounts import weights
 
 Found = list[tuple[str, str]]  # value, and what it is
 MOST = 50  # runs, the latest
@@ -96,7 +96,7 @@ def _runs(context: typer.Context, condition: str) -> list[tuple[int, str]]:
         return []
     told = []
     for row in rows:
-        amount = percent(row["sparsity"]) if row["pattern"] == "unstructured" else row["pattern"]
+        amount = weights(row["pattern"], row["sparsity"])
         parts = (row["kind"], short(row["model"]), row["task"], amount)
         told.append((row["id"], " ".join(str(part) for part in parts if part)))
     return told

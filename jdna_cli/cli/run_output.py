@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jdna_cli.amounts import percent
+from jdna_cli.amounts import weights
 from jdna_cli.console import place, room, say, tell
 from jdna_cli.models.formats import FORMATS
 from jdna_cli.reports.query import short
@@ -233,11 +233,10 @@ def title(run: Run) -> str:
     if run.task:
         parts.append(f"on {run.task}")
     if run.pattern:
-        amount = run.pattern
-        if run.pattern == "unstructured":
-            amount = percent(run.sparsity or 0.0)
         how = [run.criterion, run.scope, run.allocation]
-        parts.append(f"at {amount} ({' '.join(word for word in how if word)})")
+        parts.append(
+            f"at {weights(run.pattern, run.sparsity)} ({' '.join(word for word in how if word)})"
+        )
     if run.quantization:
         parts.append(f"{'and rounded ' if run.pattern else ''}to {run.quantization}")
     if run.regime and run.kind == "finetune":

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class Architecture:
     others: dict[str, str]
     refused: str | None
     positions: int | None
+
+
+def shapes_differ(stored: Sequence[int], wanted: Sequence[int]) -> str:
+    """What is wrong with a tensor of another shape, in words."""
+    return f"is {list(stored)} in its file, and {list(wanted)} by its configuration"
 
 
 def architecture(folder: Path) -> Architecture:

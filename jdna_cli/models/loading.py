@@ -10,6 +10,7 @@ from torch import nn
 from jdna_cli.compute.devices import Placing
 from jdna_cli.errors import RequestError
 from jdna_cli.models import experts, model_files
+from jdna_cli.models.architecture import shapes_differ
 from jdna_cli.models.quiet import transformers
 from jdna_cli.specs import ModelSource
 from jdna_cli.tasks.task import Task
@@ -96,8 +97,7 @@ def load(
         experts.part_(model)
     absent = {str(name): "" for name in report["missing_keys"]}
     for name, stored, wanted in report["mismatched_keys"]:
-        shapes = f"is {list(stored)} in its file, and {list(wanted)} by its configuration"
-        absent[str(name)] = shapes
+        absent[str(name)] = shapes_differ(stored, wanted)
     return model, absent
 
 

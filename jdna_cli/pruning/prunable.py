@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jdna_cli.errors import RequestError
-from jdna_cli.models.architecture import Architecture, architecture
+from jdna_cli.models.architecture import Architecture, architecture, shapes_differ
 from jdna_cli.specs import ModelSource
 
 
@@ -50,10 +50,8 @@ def check_shapes(source: ModelSource, shapes: Mapping[str, tuple[int, ...]]) -> 
     for name, stored in shapes.items():
         wanted = known.shapes[name.removeprefix(known.prefix)]
         if list(stored) != wanted:
-            raise RequestError(
-                f"model {source.name!r} is not whole: its weight {name!r} is {list(stored)} in its "
-                f"file, and {wanted} by its configuration"
-            )
+            told = shapes_differ(stored, wanted)
+            raise RequestError(f"model {source.name!r} is not whole: its weight {name!r} {told}")
 
 
 def select(

@@ -231,7 +231,7 @@ def _level(
 ) -> tuple[float, str]:
     if pattern:
         assert sparsity is not None
-        return sparsity, amounts.percent(sparsity) if pattern == "unstructured" else pattern
+        return sparsity, amounts.weights(pattern, sparsity)
     if quantization:
         bits = int(quantization.partition(" ")[0])
         return -bits, f"{bits} bits"
@@ -263,24 +263,6 @@ def choices(prunable: str | None) -> list[str]:
     names, _, before = (prunable or "").partition("after [")
     told = [{"+": "only ", "-": "without "}[name[0]] + name[1:] for name in names.split()]
     return [*told, f"after {before.removesuffix(']')}"] if before else told
-
-
-def amount(row: Row) -> str:
-    """How many weights are taken, in words: 50% or 2:4."""
-    unstructured = row["pattern"] == "unstructured"
-    return amounts.percent(row["sparsity"]) if unstructured else str(row["pattern"])
-
-
-def taken(row: Row) -> str:
-    """What a run took from its model, in words: 50%, 2:4 wanda, 60% magnitude owl, 4 bits."""
-    parts = []
-    if row["pattern"]:
-        parts.append(amount(row))
-        parts += [row["criterion"]] if row["criterion"] != "magnitude" else []
-        parts += [row["allocation"]] if row["allocation"] else []
-    if row["quantization"]:
-        parts.append(" ".join(row["quantization"].split()[:2]))
-    return " ".join(parts)
 
 
 def half(row: Row) -> float | None:

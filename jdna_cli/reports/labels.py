@@ -122,15 +122,16 @@ def _label(rows: list[Row], recipes: dict[str, _Recipe], without: tuple[str, ...
         own += [f"{sample} drawn"] if sample else []
         own += [changed[name]] if name in changed else []
         parts[place, name, sample] = own
-    of_families = {
-        (place, families.get(name, name), tuple(own)) for (place, name, _), own in parts.items()
-    }
-    called = Counter((place, own) for place, _, own in of_families)
+    # How many families would be called the same.
+    called = Counter(
+        (place, own)
+        for place, _, own in {(k[0], families.get(k[1], k[1]), tuple(p)) for k, p in parts.items()}
+    )
     for key, own in parts.items():
         place, name, _ = key
-        twice = called[place, tuple(own)] > 1
-        own = ["eval", *own] if twice and name in recipes and recipes[name].kind == "eval" else own
-        label = place[1] + (f" ({', '.join(own)})" if own else "")
+        evaluated = name in recipes and recipes[name].kind == "eval"
+        told = ["eval", *own] if evaluated and called[place, tuple(own)] > 1 else own
+        label = place[1] + (f" ({', '.join(told)})" if told else "")
         for row in alike[key]:
             row["label"] = label
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jdna_cli import clock, command_line
+from jdna_cli import amounts, clock, command_line
 from jdna_cli.cli import completing, examples
 from jdna_cli.cli.opening import require_database, url_of
 from jdna_cli.cli.options import common
@@ -66,15 +66,12 @@ def list_runs(
 
 
 def _run_row(row: dict[str, Any]) -> list[str]:
-    from jdna_cli.reports import cells
-
     score = "" if row["score"] is None else f"{row['score']:.4f}"
     seed = "" if row["kind"] == "prune" else row["seed"]
     model = row["_name"] if row["model"] else None
     values = [row["id"], row["kind"], row["status"], model, row["task"], row["regime"]]
-    return [
-        "" if value is None else str(value) for value in (*values, cells.taken(row), seed, score)
-    ]
+    values += [amounts.taken(row), seed, score]
+    return ["" if value is None else str(value) for value in values]
 
 
 @runs.command("show", epilog=examples.of("runs show"))

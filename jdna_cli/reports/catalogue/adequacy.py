@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jdna_cli.amounts import percent
+from jdna_cli.difficulty import CONDITIONS
 from jdna_cli.reports import curves
 
 HEADING = "With less training data"
@@ -11,6 +11,8 @@ EMPTY = (
     "`jdna finetune … --data-fraction 0.5` does"
 )
 COMPARED = curves.condition(
-    "Data adequacy", "data_fraction", lambda row: f"{percent(row['data_fraction'])} of the data"
+    "Data adequacy",
+    "data_fraction",
+    lambda row: CONDITIONS["data_fraction"].label(row["data_fraction"]),
 )
 rows, sections, figure = COMPARED.rows, COMPARED.sections, COMPARED.figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jdna_cli.reports import cells
+from jdna_cli import amounts
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section, sparkline
@@ -52,7 +52,7 @@ def _end(row: Row, which: str) -> str:
 def _what(row: Row) -> str:
     if not row["pattern"]:
         return "dense"
-    return f"{cells.amount(row)} {row['criterion'] or ''}".strip()
+    return f"{amounts.weights(row['pattern'], row['sparsity'])} {row['criterion'] or ''}".strip()
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from jdna_cli.reports import cells
+from jdna_cli import amounts
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
 from jdna_cli.reports.rendering.tables import Section
@@ -85,7 +85,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
 def _what(row: Row) -> str:
     amount = ""
     if row["pattern"]:
-        amount = f" {cells.amount(row)}"
+        amount = f" {amounts.weights(row['pattern'], row['sparsity'])}"
     if row["quantization"]:
         amount += f" {row['quantization']}"
     return f"{row['regime']}{amount} · seed {row['seed']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jdna_cli import amounts
 from jdna_cli.reports import cells
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
@@ -39,7 +40,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             row["_name"] if row["model"] else "",
             row["task"] or "",
             row["regime"] or "",
-            cells.taken(row),
+            amounts.taken(row),
             "" if row["seed"] is None or row["kind"] == "prune" else str(row["seed"]),
             "" if row["score"] is None else cells.score(row["metric"], row["score"]),
             row["error"] or row["remark"] or "",

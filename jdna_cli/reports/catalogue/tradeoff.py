@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jdna_cli import amounts
 from jdna_cli.reports import cells
 from jdna_cli.reports.query import Row, Source
 from jdna_cli.reports.rendering.figures import Figure, Line, Panel
@@ -89,7 +90,11 @@ def _conditions(row: Row) -> tuple[Any, ...]:
 
 
 def _what(row: Row) -> str:
-    words = [cells.amount(row), row["criterion"], row["allocation"]] if row["pattern"] else []
+    words = (
+        [amounts.weights(row["pattern"], row["sparsity"]), row["criterion"], row["allocation"]]
+        if row["pattern"]
+        else []
+    )
     parts = [" ".join(word for word in words if word), row["quantization"]]
     return ", ".join(part for part in parts if part) or "dense"
 
